@@ -1,0 +1,25 @@
+//! What a batch is, and what the rooms around the exactly-once engine owe each other.
+//!
+//! Reading order: [`contract`] (a stream's schema) → [`records`] (what the engine hands to refining and gets back) →
+//! [`cursor`] (where a pipeline stands) → [`destination`] (who keeps rows and cursor together) → [`quarantine`] (what
+//! did not fit) → [`failure`] (what every room's errors become at its door).
+//! Light on purpose: Arrow's arrays and schemas, no engine, no I/O, so that testing a destination builds nothing else.
+#![forbid(unsafe_code)]
+
+pub mod contract;
+pub mod cursor;
+pub mod destination;
+pub mod failure;
+pub mod quarantine;
+pub mod records;
+
+pub use contract::{
+    Column, ColumnType, Contract, ContractConfig, ContractError, Format, UnknownColumns,
+};
+pub use cursor::{Counters, Cursor, CursorKey, CursorMemory, PlanId, SlotRange};
+pub use destination::{
+    Destination, Durability, Outcome, Refusal, StagedBatch, TableSpec, WriteMode,
+};
+pub use failure::{Failure, FailureKind};
+pub use quarantine::{QuarantineReason, QuarantinedRecord};
+pub use records::{BadRecord, DropReason, RawBlock, RecordRef, Refined, Refiner, system};
