@@ -25,6 +25,9 @@ pub const UNTERMINATED: u8 = 2;
 
 /// The longest resume token in bytes.
 pub const RESUME_MAX: usize = 64 * 1024;
+/// The most records of one block: as many as 1 MiB of empty lines. A sender cuts earlier rather than claim more, so
+/// that a small payload of very many tiny records cannot fill the reader's memory.
+pub const MAX_RECORDS: u32 = 1 << 20;
 
 /// What a payload is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
@@ -73,6 +76,8 @@ pub enum BadBlock {
     Sizes(#[from] DecodeError),
     #[error("unknown block flags {0:#x}")]
     Flags(u8),
+    #[error("block claims {0} records, at most {MAX_RECORDS} are allowed")]
+    Records(u32),
 }
 
 impl BlockHeader {
@@ -83,6 +88,9 @@ impl BlockHeader {
         }
         if self.flags & !(CONTINUES | UNTERMINATED) != 0 {
             return Err(BadBlock::Flags(self.flags));
+        }
+        if self.records > MAX_RECORDS {
+            return Err(BadBlock::Records(self.records));
         }
         let range = self.to - self.from;
         if self.kind == BlockKind::Lines && range != u128::from(self.raw_len) {
@@ -125,17 +133,13 @@ pub enum BadRecords {
     Count { claimed: u32, found: u32 },
 }
 
-/// Splits a decoded payload into its records, or says why the block as a whole cannot be trusted.
+/// Splits a decoded payload into its records, or says why the block as a whole cannot be trusted. Memory is taken for
+/// as many records as the header claims, and only once the payload has shown that it could hold them.
 pub fn records(header: &BlockHeader, raw: &Bytes) -> Result<Vec<Record>, BadRecords> {
-    let records = match header.kind {
+    match header.kind {
         BlockKind::Lines => split_lines(header, raw),
-        BlockKind::Records => split_records(header, raw)?,
-    };
-    let found = u32::try_from(records.len()).unwrap_or(u32::MAX);
-    if found != header.records {
-        return Err(BadRecords::Count { claimed: header.records, found });
+        BlockKind::Records => split_records(header, raw),
     }
-    Ok(records)
 }
 
 /// How many records a run of lines holds: its newlines, plus one for a last line without one.
@@ -145,15 +149,19 @@ pub fn count_lines(raw: &[u8]) -> u32 {
     u32::try_from(newlines + open_end).unwrap_or(u32::MAX)
 }
 
-fn split_lines(header: &BlockHeader, raw: &Bytes) -> Vec<Record> {
-    let mut records = Vec::with_capacity(header.records.min(1 << 20) as usize);
+fn split_lines(header: &BlockHeader, raw: &Bytes) -> Result<Vec<Record>, BadRecords> {
+    let found = count_lines(raw);
+    if found != header.records {
+        return Err(BadRecords::Count { claimed: header.records, found });
+    }
+    let mut records = Vec::with_capacity(found as usize);
     let mut start = 0;
     let ends = memchr::memchr_iter(b'\n', raw)
         .chain(raw.last().filter(|&&b| b != b'\n').map(|_| raw.len()));
     for (index, end) in ends.enumerate() {
         records.push(Record {
             index: u32::try_from(index).unwrap_or(u32::MAX),
-            position: header.from + start as u128,
+            position: header.from.saturating_add(start as u128),
             bytes: raw.slice(start..end),
             partial: index == 0 && header.flags & CONTINUES != 0,
         });
@@ -164,15 +172,17 @@ fn split_lines(header: &BlockHeader, raw: &Bytes) -> Vec<Record> {
     {
         last.partial = true;
     }
-    records
+    Ok(records)
 }
 
 fn split_records(header: &BlockHeader, raw: &Bytes) -> Result<Vec<Record>, BadRecords> {
-    let mut records = Vec::with_capacity(header.records.min(1 << 20) as usize);
+    // A record takes at least its delta and its length: two bytes.
+    let mut records = Vec::with_capacity((header.records as usize).min(raw.len() / 2));
+    let mut found = 0u32;
     let mut at = 0usize;
     let mut position = header.from;
     while at < raw.len() {
-        let index = u32::try_from(records.len()).unwrap_or(u32::MAX);
+        let index = found;
         let torn = |why| BadRecords::Torn { index, at, why };
         let rest = raw.get(at..).unwrap_or_default();
         let (delta, a) =
@@ -189,8 +199,14 @@ fn split_records(header: &BlockHeader, raw: &Bytes) -> Result<Vec<Record>, BadRe
             .checked_add(delta)
             .filter(|&p| p < header.to)
             .ok_or_else(|| torn("position lies beyond the block's range"))?;
-        records.push(Record { index, position, bytes: raw.slice(start..end), partial: false });
+        if found < header.records {
+            records.push(Record { index, position, bytes: raw.slice(start..end), partial: false });
+        }
+        found = found.saturating_add(1);
         at = end;
+    }
+    if found != header.records {
+        return Err(BadRecords::Count { claimed: header.records, found });
     }
     Ok(records)
 }

@@ -31,8 +31,11 @@ use crate::ids::{AgentId, ClusterId, Generation, LineageId, SessionId, SourceNam
 pub const MAGIC: [u8; 8] = *b"GARAM\r\n\x1a";
 /// The lowest and highest protocol version this build speaks.
 pub const VERSIONS: (u16, u16) = (1, 1);
-/// The most queries in one `Open` and the most answers in one `OpenAck`.
-pub const MAX_OPENS: usize = 64;
+/// The most queries in one `Open` and the most answers in one `OpenAck`: as many as fit into a header even when every
+/// path is as long as a path can be (4 096 bytes).
+pub const MAX_OPENS: usize = 32;
+/// The most marks in one `Ack`; see [`Ack::batches`].
+pub const MAX_MARKS: usize = 4096;
 /// The most bytes of one payload frame; larger payloads follow in `Part` frames.
 pub const MAX_PART: usize = 1024 * 1024;
 
@@ -176,6 +179,13 @@ pub struct SlotMark {
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Ack {
     pub marks: Vec<SlotMark>,
+}
+
+impl Ack {
+    /// The marks in as few messages as the header limit allows.
+    pub fn batches(marks: &[SlotMark]) -> impl Iterator<Item = Self> {
+        marks.chunks(MAX_MARKS).map(|marks| Self { marks: marks.to_vec() })
+    }
 }
 
 /// "Begin again at this mark": the agent re-cuts from there, under this answer.
@@ -324,6 +334,7 @@ macro_rules! messages {
 
             /// Encodes the frame head; the caller writes `payload_len` payload bytes behind it.
             pub fn encode(&self, payload_len: u32) -> Result<Vec<u8>, Malformed> {
+                self.check_counts()?;
                 match self {
                     $(Self::$name(body) => {
                         let header = bin::encode(stringify!($name), body)?;
@@ -352,6 +363,23 @@ macro_rules! messages {
             }
         })*
     };
+}
+
+impl Message {
+    /// Refuses lists that the receiver's header limit may not let through.
+    fn check_counts(&self) -> Result<(), Malformed> {
+        let (count, limit) = match self {
+            Self::Open(open) => (open.queries.len(), MAX_OPENS),
+            Self::OpenAck(ack) => (ack.candidates.len(), MAX_OPENS),
+            Self::Ack(ack) => (ack.marks.len(), MAX_MARKS),
+            _ => return Ok(()),
+        };
+        if count > limit {
+            let why = format!("{count} items in one message, at most {limit} are allowed");
+            return Err(Malformed { what: self.name(), why });
+        }
+        Ok(())
+    }
 }
 
 /// The answer to a `Ping`, with its nonce.
