@@ -1,1 +1,22 @@
-//! Room to be built.
+//! Parses records into Arrow rows by their stream's contract.
+//!
+//! In: decoded blocks ([`garam_stage::RawBlock`]) of one partition, in log order. Out: one record batch in the contract's
+//! schema with the system columns behind it, and every record that broke the contract with its reason.
+//! Promise: every record of the input is in exactly one of rows and bad records; no value is rounded, guessed or cut (the
+//! two documented exceptions: binary floats, and fractions of a second below a microsecond); the same records give the
+//! same rows on replay; foreign bytes never panic.
+//! Not here: SQL, dimensions, reading the log, deciding what happens to bad records.
+//!
+//! Reading order: [`refiner`] (the loop) → [`members`] (a JSON object split, values untouched) → [`value`] (one value by
+//! its column's type) with [`decimal`] and [`instant`] → [`columns`] (Arrow builders) → [`reject`] (what the operator reads).
+#![forbid(unsafe_code)]
+
+mod columns;
+mod decimal;
+mod instant;
+mod members;
+mod refiner;
+mod reject;
+mod value;
+
+pub use refiner::{ContractRefiner, SEMANTICS};

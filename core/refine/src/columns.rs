@@ -1,0 +1,211 @@
+//! Arrow builders for one batch: a row is appended whole or not at all.
+//!
+//! In: the cells of a row, all parsed already, and the row's system values. Out: the arrays in the schema's order.
+//! Promise: after each append all builders have the same length.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use arrow_array::ArrayRef;
+use arrow_array::builder::{
+    ArrayBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, FixedSizeBinaryBuilder,
+    Float32Builder, Float64Builder, Int16Builder, Int32Builder, Int64Builder, StringBuilder,
+    TimestampMicrosecondBuilder,
+};
+use arrow_schema::{ArrowError, DataType};
+use garam_stage::records::Provenance;
+use garam_stage::{ColumnType, Contract};
+
+use crate::value::Cell;
+
+/// The builder of one contract column.
+enum ColumnBuilder {
+    Boolean(BooleanBuilder),
+    SmallInt(Int16Builder),
+    Int(Int32Builder),
+    BigInt(Int64Builder),
+    Real(Float32Builder),
+    Double(Float64Builder),
+    Decimal(Decimal128Builder),
+    Text(StringBuilder),
+    Date(Date32Builder),
+    Timestamp(TimestampMicrosecondBuilder),
+}
+
+impl ColumnBuilder {
+    fn new(kind: ColumnType, rows: usize) -> Self {
+        match kind {
+            ColumnType::Boolean => Self::Boolean(BooleanBuilder::with_capacity(rows)),
+            ColumnType::SmallInt => Self::SmallInt(Int16Builder::with_capacity(rows)),
+            ColumnType::Int => Self::Int(Int32Builder::with_capacity(rows)),
+            ColumnType::BigInt => Self::BigInt(Int64Builder::with_capacity(rows)),
+            ColumnType::Real => Self::Real(Float32Builder::with_capacity(rows)),
+            ColumnType::Double => Self::Double(Float64Builder::with_capacity(rows)),
+            ColumnType::Decimal { .. } => {
+                let builder = Decimal128Builder::with_capacity(rows);
+                Self::Decimal(builder.with_data_type(kind.arrow()))
+            }
+            ColumnType::Text | ColumnType::Varchar(_) => {
+                Self::Text(StringBuilder::with_capacity(rows, rows * 16))
+            }
+            ColumnType::Date => Self::Date(Date32Builder::with_capacity(rows)),
+            ColumnType::Timestamp => Self::Timestamp(timestamps(kind.arrow(), rows)),
+        }
+    }
+
+    fn append(&mut self, cell: Cell<'_>) {
+        match (self, cell) {
+            (Self::Boolean(to), Cell::Boolean(value)) => to.append_value(value),
+            (Self::SmallInt(to), Cell::SmallInt(value)) => to.append_value(value),
+            (Self::Int(to), Cell::Int(value)) => to.append_value(value),
+            (Self::BigInt(to), Cell::BigInt(value)) => to.append_value(value),
+            (Self::Real(to), Cell::Real(value)) => to.append_value(value),
+            (Self::Double(to), Cell::Double(value)) => to.append_value(value),
+            (Self::Decimal(to), Cell::Decimal(value)) => to.append_value(value),
+            (Self::Text(to), Cell::Text(value)) => to.append_value(value),
+            (Self::Date(to), Cell::Date(value)) => to.append_value(value),
+            (Self::Timestamp(to), Cell::Timestamp(value)) => to.append_value(value),
+            (to, Cell::Null) => to.append_null(),
+            (_, cell) => unreachable!("a cell is parsed by the type of its column, not {cell:?}"),
+        }
+    }
+
+    fn append_null(&mut self) {
+        match self {
+            Self::Boolean(to) => to.append_null(),
+            Self::SmallInt(to) => to.append_null(),
+            Self::Int(to) => to.append_null(),
+            Self::BigInt(to) => to.append_null(),
+            Self::Real(to) => to.append_null(),
+            Self::Double(to) => to.append_null(),
+            Self::Decimal(to) => to.append_null(),
+            Self::Text(to) => to.append_null(),
+            Self::Date(to) => to.append_null(),
+            Self::Timestamp(to) => to.append_null(),
+        }
+    }
+
+    fn finish(self) -> ArrayRef {
+        match self {
+            Self::Boolean(mut builder) => Arc::new(builder.finish()),
+            Self::SmallInt(mut builder) => Arc::new(builder.finish()),
+            Self::Int(mut builder) => Arc::new(builder.finish()),
+            Self::BigInt(mut builder) => Arc::new(builder.finish()),
+            Self::Real(mut builder) => Arc::new(builder.finish()),
+            Self::Double(mut builder) => Arc::new(builder.finish()),
+            Self::Decimal(mut builder) => Arc::new(builder.finish()),
+            Self::Text(mut builder) => Arc::new(builder.finish()),
+            Self::Date(mut builder) => Arc::new(builder.finish()),
+            Self::Timestamp(mut builder) => Arc::new(builder.finish()),
+        }
+    }
+}
+
+/// What Garam adds to a row.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SystemValues<'a> {
+    pub(crate) provenance: &'a Provenance,
+    pub(crate) position: u128,
+    pub(crate) event_time: Option<i64>,
+    pub(crate) ingest_time: i64,
+}
+
+/// All builders of a batch.
+pub(crate) struct Columns {
+    contract: Vec<ColumnBuilder>,
+    rest: Option<StringBuilder>,
+    host: StringBuilder,
+    path: StringBuilder,
+    origin: FixedSizeBinaryBuilder,
+    position: FixedSizeBinaryBuilder,
+    ordinal: Int32Builder,
+    version: FixedSizeBinaryBuilder,
+    event_time: TimestampMicrosecondBuilder,
+    ingest_time: TimestampMicrosecondBuilder,
+}
+
+impl Columns {
+    pub(crate) fn new(contract: &Contract, rows: usize) -> Self {
+        let text = |bytes: usize| StringBuilder::with_capacity(rows, rows * bytes);
+        let time = ColumnType::Timestamp.arrow();
+        Self {
+            contract: contract
+                .columns
+                .iter()
+                .map(|column| ColumnBuilder::new(column.kind, rows))
+                .collect(),
+            rest: contract.keeps_rest().then(|| text(0)),
+            host: text(16),
+            path: text(32),
+            origin: FixedSizeBinaryBuilder::with_capacity(rows, 32),
+            position: FixedSizeBinaryBuilder::with_capacity(rows, 16),
+            ordinal: Int32Builder::with_capacity(rows),
+            version: FixedSizeBinaryBuilder::with_capacity(rows, 20),
+            event_time: timestamps(time.clone(), rows),
+            ingest_time: timestamps(time, rows),
+        }
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.ordinal.len()
+    }
+
+    /// Appends one row and empties `cells`, which must hold one cell per contract column.
+    pub(crate) fn append(
+        &mut self,
+        cells: &mut Vec<Cell<'_>>,
+        rest: Option<Cow<'_, str>>,
+        system: SystemValues<'_>,
+    ) -> Result<(), ArrowError> {
+        let origin = system.provenance.origin;
+        let mut origin_bytes = [0; 32];
+        let (agent, generation) = origin_bytes.split_at_mut(16);
+        agent.copy_from_slice(&origin.agent.0);
+        generation.copy_from_slice(&origin.generation.0);
+        let mut version = [0; 20];
+        let (epoch, order) = version.split_at_mut(4);
+        epoch.copy_from_slice(&system.provenance.source_epoch.to_be_bytes());
+        order.copy_from_slice(&system.position.to_be_bytes());
+
+        // The appends that can fail (by width, which is fixed here) come first.
+        self.origin.append_value(origin_bytes)?;
+        self.position.append_value(system.position.to_be_bytes())?;
+        self.version.append_value(version)?;
+        for (builder, cell) in self.contract.iter_mut().zip(cells.drain(..)) {
+            builder.append(cell);
+        }
+        if let Some(builder) = &mut self.rest {
+            builder.append_option(rest);
+        }
+        self.host.append_value(&system.provenance.host);
+        self.path.append_value(&system.provenance.path);
+        self.ordinal.append_value(0);
+        self.event_time.append_option(system.event_time);
+        self.ingest_time.append_value(system.ingest_time);
+        Ok(())
+    }
+
+    /// The arrays in the order of `Contract::schema`.
+    pub(crate) fn finish(mut self) -> Vec<ArrayRef> {
+        let mut arrays: Vec<ArrayRef> =
+            self.contract.into_iter().map(ColumnBuilder::finish).collect();
+        if let Some(mut rest) = self.rest {
+            arrays.push(Arc::new(rest.finish()));
+        }
+        arrays.extend([
+            Arc::new(self.host.finish()) as ArrayRef,
+            Arc::new(self.path.finish()),
+            Arc::new(self.origin.finish()),
+            Arc::new(self.position.finish()),
+            Arc::new(self.ordinal.finish()),
+            Arc::new(self.version.finish()),
+            Arc::new(self.event_time.finish()),
+            Arc::new(self.ingest_time.finish()),
+        ]);
+        arrays
+    }
+}
+
+fn timestamps(with_zone: DataType, rows: usize) -> TimestampMicrosecondBuilder {
+    TimestampMicrosecondBuilder::with_capacity(rows).with_data_type(with_zone)
+}

@@ -1,0 +1,207 @@
+//! One JSON value by its column's type.
+//!
+//! In: the raw text of a value, known to be valid JSON. Out: a [`Cell`], or why it does not fit.
+//! Promise: nothing is coerced. Integers come from integral number tokens only (`1.0` is no integer), text from strings,
+//! booleans from `true` and `false`; decimals from the exact text of a number or string; only `real` and `double` round.
+
+use std::borrow::Cow;
+
+use garam_stage::{Column, ColumnType, QuarantineReason};
+
+use crate::decimal::{self, NoDecimal};
+use crate::instant::{self, NoInstant};
+use crate::members::kind_of;
+use crate::reject::{Reject, shown};
+
+/// A parsed value, ready to be appended.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Cell<'a> {
+    Null,
+    Boolean(bool),
+    SmallInt(i16),
+    Int(i32),
+    BigInt(i64),
+    Real(f32),
+    Double(f64),
+    Decimal(i128),
+    Text(Cow<'a, str>),
+    Date(i32),
+    Timestamp(i64),
+}
+
+/// Why a value is no cell, before column and value are named.
+enum NoCell {
+    Type,
+    Range(&'static str),
+    /// A string whose escapes stand for no text.
+    Text(&'static str),
+}
+
+/// Parses the value of a column; `raw` is `None` where the member is absent.
+pub(crate) fn cell<'a>(
+    column: &Column,
+    is_time: bool,
+    raw: Option<&'a str>,
+) -> Result<Cell<'a>, Reject> {
+    let raw = match raw {
+        None | Some("null") if column.nullable => return Ok(Cell::Null),
+        None => return Err(missing(column, "no value")),
+        Some("null") => return Err(missing(column, "null")),
+        Some(raw) => raw,
+    };
+    parse(column.kind, raw).map_err(|why| explain(column, is_time, raw, &why))
+}
+
+fn parse(kind: ColumnType, raw: &str) -> Result<Cell<'_>, NoCell> {
+    match kind {
+        ColumnType::Boolean => match raw {
+            "true" => Ok(Cell::Boolean(true)),
+            "false" => Ok(Cell::Boolean(false)),
+            _ => Err(NoCell::Type),
+        },
+        ColumnType::SmallInt => integer(raw, Cell::SmallInt),
+        ColumnType::Int => integer(raw, Cell::Int),
+        ColumnType::BigInt => integer(raw, Cell::BigInt),
+        ColumnType::Real => float(raw, f32::is_finite).map(Cell::Real),
+        ColumnType::Double => float(raw, f64::is_finite).map(Cell::Double),
+        ColumnType::Decimal { precision, scale } => decimal(raw, precision, scale),
+        ColumnType::Text => string(raw).map(Cell::Text),
+        ColumnType::Varchar(limit) => {
+            let text = string(raw)?;
+            let limit = limit as usize;
+            // A character has at least one byte, so most texts need no counting.
+            if text.len() > limit && text.chars().count() > limit {
+                return Err(NoCell::Range("it is too long"));
+            }
+            Ok(Cell::Text(text))
+        }
+        ColumnType::Date => {
+            let text = string(raw)?;
+            instant::date(&text).map(Cell::Date).map_err(NoCell::from)
+        }
+        ColumnType::Timestamp => timestamp(raw).map(Cell::Timestamp),
+    }
+}
+
+fn integer<'a, T: std::str::FromStr>(
+    raw: &str,
+    cell: impl Fn(T) -> Cell<'a>,
+) -> Result<Cell<'a>, NoCell> {
+    if !is_integral(raw) {
+        return Err(NoCell::Type);
+    }
+    raw.parse().map(cell).map_err(|_| NoCell::Range("it is out of bounds"))
+}
+
+fn float<T: std::str::FromStr + Copy>(
+    raw: &str,
+    is_finite: impl Fn(T) -> bool,
+) -> Result<T, NoCell> {
+    if !is_number(raw) {
+        return Err(NoCell::Type);
+    }
+    let value: T = raw.parse().map_err(|_| NoCell::Type)?;
+    if !is_finite(value) {
+        return Err(NoCell::Range("it is out of bounds"));
+    }
+    Ok(value)
+}
+
+fn decimal(raw: &str, precision: u8, scale: i8) -> Result<Cell<'_>, NoCell> {
+    let text = if is_number(raw) { Cow::Borrowed(raw) } else { string(raw)? };
+    match decimal::parse(&text, precision, scale) {
+        Ok(value) => Ok(Cell::Decimal(value)),
+        Err(NoDecimal::Syntax) => Err(NoCell::Type),
+        Err(NoDecimal::Range) => Err(NoCell::Range("it has too many digits")),
+    }
+}
+
+fn timestamp(raw: &str) -> Result<i64, NoCell> {
+    if is_number(raw) {
+        if !is_integral(raw) {
+            return Err(NoCell::Type);
+        }
+        let number: i64 = raw.parse().map_err(|_| NoCell::Range("it is out of bounds"))?;
+        return Ok(instant::epoch(number)?);
+    }
+    Ok(instant::timestamp(&string(raw)?)?)
+}
+
+/// The text of a JSON string. Without escapes it is borrowed.
+fn string(raw: &str) -> Result<Cow<'_, str>, NoCell> {
+    let inner =
+        raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).ok_or(NoCell::Type)?;
+    if !inner.as_bytes().contains(&b'\\') {
+        return Ok(Cow::Borrowed(inner));
+    }
+    let text: String = serde_json::from_str(raw)
+        .map_err(|_| NoCell::Text("it has an escape that stands for no character"))?;
+    // Most databases take no NUL in text, so none is delivered to any.
+    if text.as_bytes().contains(&0) {
+        return Err(NoCell::Text("NUL byte"));
+    }
+    Ok(Cow::Owned(text))
+}
+
+fn is_number(raw: &str) -> bool {
+    raw.as_bytes().first().is_some_and(|b| b.is_ascii_digit() || *b == b'-')
+}
+
+fn is_integral(raw: &str) -> bool {
+    let digits = raw.strip_prefix('-').unwrap_or(raw);
+    !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
+}
+
+impl From<NoInstant> for NoCell {
+    fn from(why: NoInstant) -> Self {
+        match why {
+            NoInstant::Syntax => Self::Type,
+            NoInstant::Range => Self::Range("there is no such time"),
+        }
+    }
+}
+
+fn missing(column: &Column, found: &str) -> Reject {
+    let detail = format!(
+        "column {}: expected {} not null, found {found}",
+        column.name,
+        type_name(column.kind)
+    );
+    Reject::new(QuarantineReason::MissingValue, detail)
+}
+
+fn explain(column: &Column, is_time: bool, raw: &str, why: &NoCell) -> Reject {
+    let (reason, note) = match why {
+        NoCell::Type => (QuarantineReason::Type, ""),
+        NoCell::Range(note) => (QuarantineReason::Range, *note),
+        NoCell::Text(note) => (QuarantineReason::Syntax, *note),
+    };
+    // Whatever is wrong with the event time, the operator looks for it under one name.
+    let reason = if is_time { QuarantineReason::EventTime } else { reason };
+    let found = match raw.as_bytes().first() {
+        Some(b'{' | b'[') => kind_of(raw).to_owned(),
+        _ => shown(raw),
+    };
+    let separator = if note.is_empty() { "" } else { ": " };
+    let expected = type_name(column.kind);
+    let detail =
+        format!("column {}: expected {expected}, found {found}{separator}{note}", column.name);
+    Reject::new(reason, detail)
+}
+
+/// The type as the contract spells it.
+fn type_name(kind: ColumnType) -> String {
+    match kind {
+        ColumnType::Boolean => "boolean".into(),
+        ColumnType::SmallInt => "smallint".into(),
+        ColumnType::Int => "int".into(),
+        ColumnType::BigInt => "bigint".into(),
+        ColumnType::Real => "real".into(),
+        ColumnType::Double => "double".into(),
+        ColumnType::Decimal { precision, scale } => format!("decimal({precision},{scale})"),
+        ColumnType::Text => "text".into(),
+        ColumnType::Varchar(limit) => format!("varchar({limit})"),
+        ColumnType::Date => "date".into(),
+        ColumnType::Timestamp => "timestamp".into(),
+    }
+}

@@ -1,0 +1,9 @@
+//! Refining by contract, seen from outside: bytes in, rows and reasons out.
+
+#![expect(clippy::unwrap_used, reason = "a helper of tests fails by panicking")]
+
+mod batch;
+mod json;
+mod line;
+mod partition;
+mod show;
