@@ -1,0 +1,171 @@
+//! Golden bytes. The format is frozen as protocol version 1: a change here is a new version, never an update of this file.
+
+use expect_test::{Expect, expect};
+use garam_proto::block::RecordsBuilder;
+use garam_proto::frame::PREFIX_LEN;
+use garam_proto::message::*;
+use garam_proto::{Codec, Compressor};
+
+use crate::samples;
+
+fn hex(bytes: &[u8]) -> String {
+    let groups = bytes.chunks(8).map(|group| group.iter().map(|b| format!("{b:02x}")).collect());
+    let groups: Vec<String> = groups.collect();
+    groups.chunks(5).map(|line| line.join(" ")).collect::<Vec<_>>().join("\n  ")
+}
+
+fn check(bytes: &[u8], expect: Expect) {
+    expect.assert_eq(&hex(bytes));
+}
+
+#[test]
+fn every_message_has_the_bytes_of_version_1() {
+    let mut text = String::new();
+    for (message, payload) in samples::all() {
+        let bytes = samples::frame_bytes(&message, payload);
+        let header = &bytes[PREFIX_LEN..bytes.len() - payload.len()];
+        text += &format!("{} kind {}\n  {}\n", message.name(), bytes[8], hex(header));
+    }
+    GOLDEN_MESSAGES.assert_eq(&text);
+}
+
+static GOLDEN_MESSAGES: Expect = expect![[r#"
+    Push kind 7
+      0301070707070707 0707070707070707 0707a1a1a1a1a1a1 a1a1a1a1a1a1a1a1 a1a1fd8877665544
+      332211fd00000000 00010000fd110000 0000010000020002 001111fca3ef16bc 00fdefcdab896745
+      23010103010203
+    Part kind 8
+      03
+    Hello kind 1
+      474152414d0d0a1a 0101051167617261 6d2d6167656e7420 302e312e30057765 622d31fd00803c30
+      48140c00
+    Welcome kind 2
+      01010b676172616d 20302e312e30c1c1 c1c1c1c1c1c1c1c1 c1c1c1c1c1c10707 0707070707070707
+      070707070707fdff ffffffffffffff01 fc00008000fc0000 1000fc00000001
+    Open kind 3
+      0104066f72646572 730a6f7264657273 2d6c6f6700152f76 61722f6c6f672f6f 72646572732f612e
+      6c6f67fd08070605 040302014d01fd2a 9a0b7bfc392f2ffb 0010fdefbefecace faedfe066f726465
+      72730a6f72646572 732d6c6f67010475 7569640133066f72 646572730a6f7264 6572732d6c6f6702
+      0b73686f702e6f72 646572730200ff00 066f72646572730a 6f72646572732d6c 6f670303090909
+    OpenAck kind 4
+      01020001a1a1a1a1 a1a1a1a1a1a1a1a1 a1a1a1a100152f76 61722f6c6f672f6f 72646572732f612e
+      6c6f67fd08070605 040302014d01fd2a 9a0b7bfc392f2ffb 0010fdefbefecace faedfe2afeffffff
+      ffffffffffffffff ffffffffff0900
+    Claim kind 5
+      03066f7264657273 0a6f72646572732d 6c6f67a1a1a1a1a1 a1a1a1a1a1a1a1a1 a1a1a100152f7661
+      722f6c6f672f6f72 646572732f612e6c 6f67fd0807060504 0302014d01fd2a9a 0b7bfc392f2ffb00
+      10fdefbefecacefa edfefdffffffffff fffffffb00100102
+    ClaimAck kind 6
+      030100fb00100501 0000fc01000100
+    ClaimAck kind 6
+      0301010e73747265 616d206973206675 6c6c
+    ClaimAck kind 6
+      0301020e756e6b6e 6f776e2073747265 616d
+    Ack kind 9
+      0203fa04fbfb00
+    Reposition kind 10
+      0302fc7011010001 00
+    Hold kind 11
+      066f726465727300 010571756f7461
+    Throttle kind 12
+      066f726465727301 01fc0000010014
+    Gap kind 13
+      030105060103
+    Advance kind 14
+      030106fb84030800
+    Retire kind 15
+      0301fb8403
+    Ping kind 16
+      01
+    Pong kind 17
+      01
+    Bye kind 18
+      041b74776f206167 656e747320757365 206f6e6520696465 6e74697479
+"#]];
+
+#[test]
+fn a_frame_is_prefix_header_payload() {
+    check(
+        &samples::frame_bytes(&Ping { nonce: 1 }.into(), b""),
+        expect!["0100000000000000 10010000e9d5852c 01"],
+    );
+    check(
+        &samples::frame_bytes(&Part { slot: 3 }.into(), b"the rest"),
+        expect!["0100000008000000 08010000cb3d883f 0374686520726573 74"],
+    );
+}
+
+#[test]
+fn a_block_header_has_the_bytes_of_version_1() {
+    let (header, _) = samples::block();
+    check(
+        &garam_proto::encode("block", &header).unwrap(),
+        expect![[r#"
+        0707070707070707 0707070707070707 a1a1a1a1a1a1a1a1 a1a1a1a1a1a1a1a1 fd88776655443322
+          11fd000000000001 0000fd1100000000 0100000200020011 11fca3ef16bc00fd efcdab8967452301
+          0103010203"#]],
+    );
+}
+
+#[test]
+fn a_records_payload_has_the_bytes_of_version_1() {
+    let mut builder = RecordsBuilder::new(1000);
+    builder.push(1000, b"");
+    builder.push(1000, b"same position");
+    builder.push(1127, b"x");
+    builder.push(1255, &[b'y'; 130]);
+    builder.push(u128::MAX, b"far");
+    let (payload, count) = builder.finish();
+    assert_eq!(count, 5);
+    check(
+        &payload,
+        expect![[r#"
+        0000000d73616d65 20706f736974696f 6e7f017880018201 7979797979797979 7979797979797979
+          7979797979797979 7979797979797979 7979797979797979 7979797979797979 7979797979797979
+          7979797979797979 7979797979797979 7979797979797979 7979797979797979 7979797979797979
+          7979797979797979 7979797979797979 7979797979797979 7979797979797979 797998f6ffffffff
+          ffffffffffffffff ffffffff03036661 72"#]],
+    );
+}
+
+#[test]
+fn an_lz4_payload_is_a_bare_block() {
+    let mut payload = Vec::new();
+    let codec = Compressor::new(Codec::Lz4, 0).unwrap().compress(&[b'a'; 100], &mut payload);
+    assert_eq!(codec.unwrap(), Codec::Lz4);
+    check(&payload, expect!["1f6101004a606161 61616161"]);
+}
+
+#[test]
+fn names_of_enums_in_headers_keep_their_numbers() {
+    // The number is the position in the enum: inserting or reordering a variant would change the meaning of stored bytes.
+    let numbers = |bytes: Vec<Vec<u8>>| bytes.concat();
+    let encode = |reason: ByeReason| garam_proto::encode("reason", &reason).unwrap();
+    let byes = [
+        ByeReason::Shutdown,
+        ByeReason::Version,
+        ByeReason::Denied,
+        ByeReason::TakenOver,
+        ByeReason::TakeoverStorm,
+        ByeReason::Protocol,
+        ByeReason::Idle,
+        ByeReason::Unavailable,
+    ];
+    assert_eq!(numbers(byes.map(encode).to_vec()), [0, 1, 2, 3, 4, 5, 6, 7]);
+    let gaps = [
+        GapReason::Truncated,
+        GapReason::Removed,
+        GapReason::Purged,
+        GapReason::Restored,
+        GapReason::Accepted,
+    ];
+    let encode = |reason: GapReason| garam_proto::encode("reason", &reason).unwrap();
+    assert_eq!(numbers(gaps.map(encode).to_vec()), [0, 1, 2, 3, 4]);
+    let claims =
+        [ClaimReason::Known, ClaimReason::New, ClaimReason::Branched, ClaimReason::StreamChanged];
+    let encode = |reason: ClaimReason| garam_proto::encode("reason", &reason).unwrap();
+    assert_eq!(numbers(claims.map(encode).to_vec()), [0, 1, 2, 3]);
+    let codecs = [Codec::None, Codec::Lz4, Codec::Zstd];
+    let encode = |codec: Codec| garam_proto::encode("codec", &codec).unwrap();
+    assert_eq!(numbers(codecs.map(encode).to_vec()), [0, 1, 2]);
+}

@@ -1,0 +1,14 @@
+//! The wire format, held to its promises: golden bytes, round trips, hostile input.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap in a test is the test's failure")]
+
+mod arbitrary;
+mod codecs;
+mod frames;
+mod fuzz_entries;
+mod golden;
+mod hashes;
+mod headers;
+mod largest;
+mod payloads;
+mod round_trips;
+mod samples;
