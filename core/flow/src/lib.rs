@@ -1,1 +1,35 @@
-//! Room to be built.
+//! The exactly-once engine between one partition of a stream and one destination.
+//!
+//! In: durable entries of a [`garam_log::Log`], in order. Out: rows and the cursor they make true, in one step of a
+//! [`garam_stage::Destination`]; what does not fit lies, durable, in the pipeline's quarantine stream before the cursor
+//! passes it. Promise: at every cursor `records_in = delivered + quarantined + dropped`, each record exactly once,
+//! whatever crashed in between and whatever the plan says after the crash.
+//! Not here: what a record means (`refine`), how a database is spoken to (`sink`), when to start again (`supervise`):
+//! the engine ends with a [`garam_stage::Failure`] and is started again from durable state.
+//!
+//! Reading order: [`Flow`] (the story) → `start` (where it may begin) → `batch`, `decode`, `staging` (from entries to
+//! rows) → `deliver`, `isolate` (from rows to the cursor) → `quarantine` (what is put aside, and why that binds).
+#![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
+
+mod batch;
+mod binding;
+mod budget;
+mod config;
+mod decode;
+mod deliver;
+mod engine;
+mod error;
+mod isolate;
+mod quarantine;
+mod staging;
+mod start;
+mod stats;
+mod tally;
+
+pub use budget::Budget;
+pub use config::{FlowConfig, FlowLimits, Start};
+pub use engine::{Flow, Stopped};
+pub use error::FlowError;
+pub use quarantine::{quarantine_origin, quarantine_stream};
+pub use stats::{FlowHooks, FlowStats, NoProgress, Progress, Waiting};

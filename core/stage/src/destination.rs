@@ -94,6 +94,13 @@ pub trait Destination: Send {
     /// Writes rows and cursor in one step.
     async fn write(&mut self, batch: &StagedBatch) -> Result<Outcome, Failure>;
 
+    /// Does what [`Destination::write`] would do and undoes it, so that the record behind a failure of kind `Data` can
+    /// be found without committing anything. `None`: this destination cannot; then one log entry is the smallest part
+    /// that can be put aside.
+    async fn rehearse(&mut self, _batch: &StagedBatch) -> Result<Option<Outcome>, Failure> {
+        Ok(None)
+    }
+
     /// The barrier: returns once everything accepted is durable.
     async fn flush(&mut self) -> Result<(), Failure>;
 }

@@ -1,0 +1,88 @@
+//! What one flow is told: which partition, which cursor, which plan, where a first start begins, and its limits.
+//!
+//! In: checked configuration from the core. Out: the names that flow derives from it (cursor key, reader name).
+//! Promise: every limit of the engine stands here with its default and its reason.
+//! Not here: parsing configuration files.
+
+use std::time::Duration;
+
+use garam_proto::{DecodeLimits, PartitionId, PipelineId};
+use garam_stage::{CursorKey, PlanId, SlotRange};
+
+/// Where a pipeline begins when no cursor exists and none is remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// At the first entry the log still holds.
+    Earliest,
+    /// At the durable end: what comes from now on.
+    Now,
+}
+
+/// One pipeline on one input partition.
+#[derive(Debug, Clone)]
+pub struct FlowConfig {
+    pub pipeline: PipelineId,
+    pub input: PartitionId,
+    /// The slots this cursor covers; all of them with a single output.
+    pub slots: SlotRange,
+    /// What the pipeline does to records, recorded with the next cursor.
+    pub plan: PlanId,
+    pub start: Start,
+    pub limits: FlowLimits,
+}
+
+/// Bounds of one flow.
+#[derive(Debug, Clone)]
+pub struct FlowLimits {
+    /// A batch is cut before the entry that would exceed this many records (an entry alone may). Default 8 000.
+    pub max_rows: u64,
+    /// Likewise for the bytes it takes in memory, compressed and raw. Default 4 MiB.
+    pub max_bytes: u64,
+    /// A batch is cut at the latest this long after its first entry. Default 1 s.
+    pub max_wait: Duration,
+    /// When the log is drained, a batch waits at most this long, from its first entry, for more. Default 50 ms.
+    pub linger: Duration,
+    /// A cursor that moved without records is written this often, and what `meta` remembers is renewed. Default 1 s.
+    pub idle_cursor: Duration,
+    /// How often a range is offered again with refused rows masked before that counts as systemic. Default 8.
+    pub refused_rounds: u32,
+    /// How often in a row the engine takes over without its cursor moving before it gives up. Default 5.
+    pub take_overs: u32,
+    /// Caps on decompression.
+    pub decode: DecodeLimits,
+}
+
+impl Default for FlowLimits {
+    fn default() -> Self {
+        Self {
+            max_rows: 8_000,
+            max_bytes: 4 * 1024 * 1024,
+            max_wait: Duration::from_secs(1),
+            linger: Duration::from_millis(50),
+            idle_cursor: Duration::from_secs(1),
+            refused_rounds: 8,
+            take_overs: 5,
+            decode: DecodeLimits::default(),
+        }
+    }
+}
+
+impl FlowConfig {
+    /// A pipeline with one output and default limits.
+    pub fn new(pipeline: PipelineId, input: PartitionId, plan: PlanId, start: Start) -> Self {
+        let (slots, limits) = (SlotRange::ALL, FlowLimits::default());
+        Self { pipeline, input, slots, plan, start, limits }
+    }
+
+    /// The name of this flow's cursor.
+    pub fn key(&self) -> CursorKey {
+        CursorKey { pipeline: self.pipeline, partition: self.input.index, slots: self.slots }
+    }
+
+    /// The name under which this flow pins the input partition and its quarantine partition. The core pins under the
+    /// same name before flows run, and unpins when the pipeline is removed: a flow that stops keeps its pin.
+    pub fn reader_name(&self) -> String {
+        let SlotRange { first, last } = self.slots;
+        format!("{}/{}/{first}-{last}", self.pipeline, self.input.index)
+    }
+}

@@ -1,0 +1,9 @@
+//! The engine whole, against a scripted log, destination and memory that count every call as a step and can end the
+//! process at any of them.
+
+mod crash;
+mod faults;
+mod oracle;
+mod random;
+mod starts;
+mod world;

@@ -1,0 +1,412 @@
+//! A log in memory that applies the fold, loses what was not synced, and can be trimmed, filled and re-incarnated.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use garam_flow::quarantine_stream;
+use garam_log::{
+    Append, AppendBody, Appended, Bounds, Claim, Claimed, Entry, EntryBody, Fingerprint, Log,
+    LogError, LogReader, OriginState, Ticket,
+};
+use garam_proto::message::GapReason;
+use garam_proto::{
+    AgentId, BlockHeader, BlockKind, Codec, Descriptor, Generation, Incarnation, LineageId,
+    LogOffset, OriginId, PartitionId, SessionId, SourceName, StreamName,
+};
+use garam_stage::QuarantinedRecord;
+use tokio::sync::oneshot;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{PIPELINE, World, input};
+
+/// What lies in the input.
+#[derive(Debug, Clone)]
+pub(crate) enum Item {
+    /// A block of lines.
+    Lines(Vec<String>),
+    /// A block that does not decode and claims to hold so many records.
+    Broken(u32),
+    Gap(u64),
+    Claim,
+    Advance,
+}
+
+pub(crate) struct LogState {
+    partitions: BTreeMap<PartitionId, Partition>,
+    /// What the input was made of, by offset.
+    pub(crate) items: Vec<Item>,
+    /// The quarantine takes nothing.
+    pub(crate) quarantine_full: bool,
+}
+
+pub(crate) struct Partition {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) start: LogOffset,
+    /// All entries ever durable; those below `start` are trimmed.
+    pub(crate) entries: Vec<Entry>,
+    unsynced: Vec<Unsynced>,
+    origins: BTreeMap<OriginId, OriginState>,
+    pub(crate) pins: BTreeMap<String, LogOffset>,
+}
+
+struct Unsynced {
+    entry: Option<Entry>,
+    reply: Box<dyn FnOnce() + Send>,
+}
+
+impl LogState {
+    pub(crate) fn new(items: &[Item]) -> Self {
+        let quarantine = PartitionId { stream: quarantine_stream(PIPELINE), index: 0 };
+        let partitions =
+            [(input(), Partition::new(1)), (quarantine, Partition::new(2))].into_iter().collect();
+        let mut log = Self { partitions, items: Vec::new(), quarantine_full: false };
+        items.iter().for_each(|item| log.push(item.clone()));
+        log
+    }
+
+    pub(crate) fn push(&mut self, item: Item) {
+        let input = self.input();
+        let body = body(&item, input.entries.last().map_or(0, |entry| entry.origin.mark));
+        let mark = match &body {
+            EntryBody::Block { header, .. } => header.to,
+            EntryBody::Gap { to, .. } | EntryBody::Advance { to, .. } => *to,
+            _ => input.entries.last().map_or(0, |entry| entry.origin.mark),
+        };
+        let state = OriginState { mark, ..state(source()) };
+        input.add(state, body);
+        self.items.push(item);
+    }
+
+    pub(crate) fn input(&mut self) -> &mut Partition {
+        self.partitions.get_mut(&input()).unwrap()
+    }
+
+    pub(crate) fn quarantine(&mut self) -> &mut Partition {
+        let at = PartitionId { stream: quarantine_stream(PIPELINE), index: 0 };
+        self.partitions.get_mut(&at).unwrap()
+    }
+
+    pub(crate) fn end(&self) -> LogOffset {
+        self.partitions[&input()].end()
+    }
+
+    pub(crate) fn forget_unsynced(&mut self) {
+        self.partitions.values_mut().for_each(Partition::forget_unsynced);
+    }
+
+    /// Every durable quarantine entry with its offset, whole.
+    pub(crate) fn quarantined(&mut self) -> Vec<(LogOffset, QuarantinedRecord, Vec<u8>)> {
+        let mut found = Vec::new();
+        for entry in &self.quarantine().entries {
+            let EntryBody::Block { header, payload } = &entry.body else { continue };
+            for record in garam_proto::records(header, payload).unwrap() {
+                let (name, bytes) = QuarantinedRecord::decode(&record.bytes).unwrap();
+                found.push((entry.offset, name, bytes.to_vec()));
+            }
+        }
+        found
+    }
+}
+
+impl Partition {
+    fn new(seed: u8) -> Self {
+        Self {
+            incarnation: Incarnation([seed; 16]),
+            start: LogOffset::ZERO,
+            entries: Vec::new(),
+            unsynced: Vec::new(),
+            origins: BTreeMap::new(),
+            pins: BTreeMap::new(),
+        }
+    }
+
+    fn end(&self) -> LogOffset {
+        LogOffset(self.entries.len() as u64)
+    }
+
+    fn add(&mut self, state: OriginState, body: EntryBody) {
+        let entry = self.next_entry(state, body);
+        self.origins.insert(entry.origin.origin, OriginState::clone(&entry.origin));
+        self.entries.push(entry);
+    }
+
+    fn next_entry(&self, state: OriginState, body: EntryBody) -> Entry {
+        let waiting = self.unsynced.iter().filter(|unsynced| unsynced.entry.is_some()).count();
+        let offset = LogOffset((self.entries.len() + waiting) as u64);
+        let fingerprint = Fingerprint(xxh3_64(format!("{offset} {body:?}").as_bytes()));
+        Entry { offset, fingerprint, origin: Arc::new(state), body }
+    }
+
+    fn sync(&mut self) -> Vec<Box<dyn FnOnce() + Send>> {
+        let synced = std::mem::take(&mut self.unsynced);
+        synced
+            .into_iter()
+            .map(|Unsynced { entry, reply }| {
+                self.entries.extend(entry);
+                reply
+            })
+            .collect()
+    }
+
+    fn forget_unsynced(&mut self) {
+        self.unsynced.clear();
+        self.origins = self
+            .entries
+            .iter()
+            .map(|entry| (entry.origin.origin, OriginState::clone(&entry.origin)))
+            .collect();
+    }
+
+    fn fold(&mut self, append: &Append) -> Result<Verdict, LogError> {
+        let AppendBody::Block { header, payload } = &append.body else {
+            return Err(LogError::Invalid { why: "a flow appends blocks".into() });
+        };
+        header.check_payload(payload).unwrap();
+        assert_eq!((header.origin, header.session), (append.origin, append.session));
+        let state = self.origins.get(&append.origin).expect("claimed before").clone();
+        if state.claim != append.session {
+            return Ok(Verdict::Answer(Appended::Stale));
+        }
+        if header.to <= state.mark {
+            return Ok(Verdict::Answer(Appended::Repeat { mark: state.mark }));
+        }
+        if header.from != state.mark {
+            let (mark, tail_hash) = (state.mark, 0);
+            return Ok(Verdict::Answer(Appended::Reposition { mark, tail_hash, resume: None }));
+        }
+        let state = OriginState { mark: header.to, ..state };
+        let body = EntryBody::Block { header: header.clone(), payload: payload.clone() };
+        Ok(Verdict::Entry(self.next_entry(state, body)))
+    }
+
+    fn enqueue<T: Send + 'static>(&mut self, entry: Option<Entry>, answer: T) -> Ticket<T> {
+        let (reply, ticket) = oneshot::channel();
+        if let Some(entry) = &entry {
+            self.origins.insert(entry.origin.origin, OriginState::clone(&entry.origin));
+        }
+        let reply = Box::new(move || drop(reply.send(Ok(answer))));
+        self.unsynced.push(Unsynced { entry, reply });
+        Ticket(ticket)
+    }
+}
+
+enum Verdict {
+    Entry(Entry),
+    Answer(Appended),
+}
+
+pub(crate) struct FakeLog {
+    pub(crate) world: Arc<World>,
+    pub(crate) life: u64,
+}
+
+impl FakeLog {
+    /// The disk: makes durable what waits, a little later, and answers later still.
+    fn sync_soon(&self, at: PartitionId) {
+        let (world, life) = (Arc::clone(&self.world), self.life);
+        tokio::spawn(async move {
+            world.step(life).await;
+            let replies = world.lock().log.partitions.get_mut(&at).unwrap().sync();
+            world.changed.notify_waiters();
+            world.step(life).await;
+            replies.into_iter().for_each(|reply| reply());
+        });
+    }
+}
+
+#[async_trait]
+impl Log for FakeLog {
+    fn partitions(&self, _stream: &StreamName) -> Result<u32, LogError> {
+        Ok(1)
+    }
+
+    fn candidates(
+        &self,
+        _stream: &StreamName,
+        _agent: AgentId,
+        _descriptor: &Descriptor,
+    ) -> Result<Vec<OriginState>, LogError> {
+        Ok(Vec::new())
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<Ticket<Claimed>, LogError> {
+        self.world.step(self.life).await;
+        let at = PartitionId { stream: claim.stream.clone(), index: 0 };
+        let ticket = {
+            let mut state = self.world.lock();
+            let partition = state.log.partitions.get_mut(&at).unwrap();
+            let known = partition.origins.get(&claim.origin).cloned();
+            let new = OriginState {
+                host: claim.host,
+                source: claim.source,
+                descriptor: claim.descriptor,
+                lineage: claim.lineage,
+                mark: claim.from,
+                ..super::log::state(claim.origin)
+            };
+            let claimed = OriginState { claim: claim.session, ..known.unwrap_or(new) };
+            let entry = partition.next_entry(claimed.clone(), EntryBody::Claim);
+            let answer = Claimed { partition: at.clone(), state: claimed };
+            partition.enqueue(Some(entry), answer)
+        };
+        self.sync_soon(at);
+        Ok(ticket)
+    }
+
+    async fn append(&self, at: &PartitionId, append: Append) -> Result<Ticket<Appended>, LogError> {
+        self.world.step(self.life).await;
+        let ticket = {
+            let mut state = self.world.lock();
+            if state.log.quarantine_full {
+                let why = "its quota is used up".into();
+                return Err(LogError::Full { partition: at.clone(), why });
+            }
+            let partition = state.log.partitions.get_mut(at).unwrap();
+            match partition.fold(&append)? {
+                Verdict::Entry(entry) => {
+                    let (offset, mark) = (entry.offset, entry.origin.mark);
+                    partition.enqueue(Some(entry), Appended::Durable { offset, mark })
+                }
+                Verdict::Answer(answer) => partition.enqueue(None, answer),
+            }
+        };
+        self.sync_soon(at.clone());
+        Ok(ticket)
+    }
+
+    fn bounds(&self, at: &PartitionId) -> Result<Bounds, LogError> {
+        let state = self.world.lock();
+        let partition = &state.log.partitions[at];
+        let (incarnation, start, end) = (partition.incarnation, partition.start, partition.end());
+        Ok(Bounds { incarnation, start, end })
+    }
+
+    async fn fingerprint(
+        &self,
+        at: &PartitionId,
+        offset: LogOffset,
+    ) -> Result<Fingerprint, LogError> {
+        self.world.step(self.life).await;
+        let state = self.world.lock();
+        let before = offset.0.checked_sub(1).map(|before| before as usize);
+        let entries = &state.log.partitions[at].entries;
+        Ok(before.map_or(Fingerprint(0), |before| entries[before].fingerprint))
+    }
+
+    async fn reader(
+        &self,
+        at: &PartitionId,
+        from: LogOffset,
+    ) -> Result<Box<dyn LogReader>, LogError> {
+        self.world.step(self.life).await;
+        let bounds = self.bounds(at)?;
+        assert!(bounds.start <= from && from <= bounds.end, "a reader begins inside the log");
+        let (world, life, at) = (Arc::clone(&self.world), self.life, at.clone());
+        Ok(Box::new(FakeReader { world, life, at, position: from }))
+    }
+
+    fn pin(&self, at: &PartitionId, reader: &str, next: LogOffset) {
+        let mut state = self.world.lock();
+        state.log.partitions.get_mut(at).unwrap().pins.insert(reader.into(), next);
+    }
+
+    fn unpin(&self, at: &PartitionId, reader: &str) {
+        let mut state = self.world.lock();
+        state.log.partitions.get_mut(at).unwrap().pins.remove(reader);
+    }
+}
+
+struct FakeReader {
+    world: Arc<World>,
+    life: u64,
+    at: PartitionId,
+    position: LogOffset,
+}
+
+#[async_trait]
+impl LogReader for FakeReader {
+    async fn next(&mut self) -> Result<Entry, LogError> {
+        let (at, position) = (self.at.clone(), self.position);
+        self.world.until(|state| state.log.partitions[&at].end() > position).await;
+        Ok(self.try_next().await?.expect("an entry stays durable"))
+    }
+
+    async fn try_next(&mut self) -> Result<Option<Entry>, LogError> {
+        self.world.step(self.life).await;
+        let state = self.world.lock();
+        let partition = &state.log.partitions[&self.at];
+        if self.position < partition.start {
+            let (start, end) = (partition.start, partition.end());
+            let (partition, offset) = (self.at.clone(), self.position);
+            return Err(LogError::OutOfRange { partition, offset, start, end });
+        }
+        let entry = partition.entries.get(self.position.0 as usize).cloned();
+        if entry.is_some() {
+            self.position = self.position.next();
+        }
+        Ok(entry)
+    }
+
+    fn position(&self) -> LogOffset {
+        self.position
+    }
+}
+
+fn source() -> OriginId {
+    OriginId { agent: AgentId([1; 16]), generation: Generation([2; 16]) }
+}
+
+fn state(origin: OriginId) -> OriginState {
+    OriginState {
+        origin,
+        host: "host".into(),
+        source: SourceName::new("source").unwrap(),
+        descriptor: Descriptor::Producer { key: Vec::new() },
+        lineage: LineageId(1),
+        source_epoch: 1,
+        mark: 0,
+        tail_hash: 0,
+        claim: SessionId(1),
+        resume: None,
+        retired: false,
+    }
+}
+
+fn body(item: &Item, from: u128) -> EntryBody {
+    match item {
+        Item::Lines(lines) => {
+            let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+            block(from, text.into(), u32::try_from(lines.len()).unwrap(), 0)
+        }
+        Item::Broken(records) => block(from, "broken\n".into(), *records, 1),
+        Item::Gap(units) => {
+            let (to, at_least) = (from + u128::from(*units), false);
+            EntryBody::Gap { from, to, at_least, reason: GapReason::Truncated }
+        }
+        Item::Claim => EntryBody::Claim,
+        Item::Advance => EntryBody::Advance { from, to: from + 1 },
+    }
+}
+
+fn block(from: u128, payload: Bytes, records: u32, flip: u32) -> EntryBody {
+    let len = u32::try_from(payload.len()).unwrap();
+    let header = BlockHeader {
+        origin: source(),
+        session: SessionId(1),
+        from,
+        to: from + u128::from(len),
+        records,
+        kind: BlockKind::Lines,
+        flags: 0,
+        codec: Codec::None,
+        raw_len: len,
+        payload_len: len,
+        payload_crc: crc32c::crc32c(&payload) ^ flip,
+        ingest_time_us: 1_000,
+        tail_hash: 0,
+        resume: None,
+    };
+    EntryBody::Block { header, payload }
+}

@@ -1,0 +1,186 @@
+//! A world that survives crashes: log, destination and memory keep what was durable, the rest is gone.
+//!
+//! Every call a flow makes is a step, most are two (before and after the effect). `crash_at` ends the life at a step:
+//! from then on nothing of that life moves again, whatever it still holds.
+
+mod destination;
+mod log;
+mod memory;
+mod refiner;
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use garam_flow::{Flow, FlowConfig, FlowHooks, FlowLimits, Start, Stopped};
+use garam_proto::{LogOffset, PartitionId, PipelineId, StreamName};
+use garam_stage::{Cursor, Failure, PlanId};
+use tokio::sync::{Notify, watch};
+
+pub(crate) use destination::{Commit, DestinationState, Fault};
+pub(crate) use log::{Item, LogState};
+pub(crate) use memory::MemoryState;
+
+/// Everything that is shared by the lives of a flow.
+pub(crate) struct World {
+    state: Mutex<State>,
+    /// Something changed: look again.
+    pub(crate) changed: Notify,
+}
+
+pub(crate) struct State {
+    pub(crate) life: u64,
+    /// Lives that may still act. Two at once: a zombie and its successor.
+    alive: Vec<u64>,
+    pub(crate) steps: u64,
+    pub(crate) crash_at: Option<u64>,
+    pub(crate) log: LogState,
+    pub(crate) destination: DestinationState,
+    pub(crate) memory: MemoryState,
+}
+
+/// How a life ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    Crashed,
+    Stopped(Stopped),
+    Failed(Failure),
+}
+
+pub(crate) const PIPELINE: PipelineId = PipelineId([7; 16]);
+
+pub(crate) fn input() -> PartitionId {
+    PartitionId { stream: StreamName::new("app").unwrap(), index: 3 }
+}
+
+impl World {
+    pub(crate) fn new(items: &[Item]) -> Arc<Self> {
+        let state = State {
+            life: 0,
+            alive: Vec::new(),
+            steps: 0,
+            crash_at: None,
+            log: LogState::new(items),
+            destination: DestinationState::default(),
+            memory: MemoryState::default(),
+        };
+        Arc::new(Self { state: Mutex::new(state), changed: Notify::new() })
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// A point where the life may end. What a dead life awaits never comes.
+    pub(crate) async fn step(&self, life: u64) {
+        tokio::task::yield_now().await;
+        {
+            let mut state = self.lock();
+            if state.alive.contains(&life) {
+                state.steps += 1;
+                if state.crash_at != Some(state.steps) {
+                    return;
+                }
+                state.alive.retain(|&other| other != life);
+            }
+        }
+        self.changed.notify_waiters();
+        std::future::pending::<()>().await;
+    }
+
+    pub(crate) async fn until(&self, mut is: impl FnMut(&mut State) -> bool) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if is(&mut self.lock()) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// A new process: a new life with nothing but what was durable.
+    pub(crate) fn be_born(&self) -> u64 {
+        let mut state = self.lock();
+        state.life += 1;
+        state.steps = 0;
+        let life = state.life;
+        state.alive.push(life);
+        life
+    }
+
+    /// The process is gone, and what it had not made durable.
+    pub(crate) fn die(&self, life: u64) {
+        let mut state = self.lock();
+        state.alive.retain(|&other| other != life);
+        state.crash_at = None;
+        state.log.forget_unsynced();
+    }
+
+    pub(crate) fn flow(self: &Arc<Self>, life: u64, config: FlowConfig, hooks: FlowHooks) -> Flow {
+        Flow::new(
+            config,
+            Arc::new(log::FakeLog { world: Arc::clone(self), life }),
+            Arc::new(refiner::FakeRefiner { life }),
+            Box::new(destination::FakeDestination { world: Arc::clone(self), life }),
+            Arc::new(memory::FakeMemory { world: Arc::clone(self), life }),
+            hooks,
+        )
+    }
+
+    /// Lives once, with small batches, until crashed, failed, or stopped because everything is delivered.
+    pub(crate) async fn live(self: &Arc<Self>) -> End {
+        self.live_as(config()).await
+    }
+
+    pub(crate) async fn live_as(self: &Arc<Self>, config: FlowConfig) -> End {
+        let life = self.be_born();
+        let (stop, stopping) = watch::channel(false);
+        let running = self.flow(life, config, FlowHooks::default()).run(stopping);
+        tokio::pin!(running);
+        let stopper = async {
+            self.until(|state| state.done()).await;
+            stop.send_replace(true);
+            std::future::pending::<()>().await;
+        };
+        let end = tokio::select! {
+            ended = &mut running => match ended {
+                Ok(stopped) => End::Stopped(stopped),
+                Err(failure) => End::Failed(failure),
+            },
+            () = self.until(|state| !state.alive.contains(&life)) => End::Crashed,
+            () = stopper => unreachable!("a stopper only waits"),
+        };
+        self.die(life);
+        end
+    }
+
+    /// Lives again and again until everything is delivered. Bounded: a world that never gets there is a failed test.
+    pub(crate) async fn live_on(self: &Arc<Self>) -> Cursor {
+        for _ in 0..50 {
+            match self.live().await {
+                End::Stopped(stopped) => return stopped.cursor,
+                End::Crashed => {}
+                End::Failed(failure) => panic!("life failed: {:?} {failure}", failure.kind),
+            }
+        }
+        panic!("everything should have been delivered within 50 lives");
+    }
+}
+
+impl State {
+    /// Whether the destination stands at the end of the input.
+    pub(crate) fn done(&self) -> bool {
+        let next = self.destination.cursor.as_ref().map(|cursor| cursor.next);
+        next == Some(self.log.end())
+    }
+}
+
+/// Batches of few rows, so that short inputs make several.
+pub(crate) fn config() -> FlowConfig {
+    let limits = FlowLimits { max_rows: 6, ..FlowLimits::default() };
+    FlowConfig { limits, ..FlowConfig::new(PIPELINE, input(), PlanId(1), Start::Earliest) }
+}
+
+pub(crate) fn offset(at: usize) -> LogOffset {
+    LogOffset(at as u64)
+}
