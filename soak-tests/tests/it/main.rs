@@ -1,0 +1,3 @@
+//! Checks of the whole repository, and of the programs driven from outside.
+
+mod tidy;
