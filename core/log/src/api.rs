@@ -200,7 +200,7 @@ pub enum LogError {
     Damaged { partition: PartitionId, offset: LogOffset, file: String, at: u64, why: String },
     #[error("offset {offset} of {partition} is outside [{start}, {end}]")]
     OutOfRange { partition: PartitionId, offset: LogOffset, start: LogOffset, end: LogOffset },
-    #[error("request breaks the log's rules: {why}")]
+    #[error("the log refuses: {why}")]
     Invalid { why: String },
     #[error("the log is closing")]
     Closed,

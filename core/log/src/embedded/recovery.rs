@@ -1,0 +1,414 @@
+//! Opens a partition after whatever happened: finds its durable end, and rewrites its unsealed tail.
+//!
+//! In: a partition's folder. Out: its segments, its state at the end, and an active segment that is wholly on stable
+//! storage. Promise: what was acknowledged is there; what was torn is cut; nothing is answered from pages that may never
+//! have reached the disk, because the tail is *copied* and synced first (a failed sync leaves pages that read back as
+//! valid). A crash during recovery changes nothing: the copy counts only once it has its name.
+//!
+//! ```text
+//! newest segment   header ✓ snapshot ✓ entry ✓ entry ✓ entry ✗ ...
+//!                                                       │
+//!     below `durable_to`, or an entry header behind it (right salt, right checksum) has `synced_to` above it?
+//!         yes: damage. The partition serves what lies before it and stops there; nothing is deleted.
+//!         no:  torn tail, never acknowledged. Cut here.
+//! ```
+//!
+//! Sealed segments are not walked (their readers check them), so the cost grows with the unsealed tail only.
+//! Not here: what a record means (`fold`), what the disk layout is (`segment`), trimming (`retention`).
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use garam_proto::{Incarnation, PartitionId};
+
+use super::Env;
+use super::entry::{self, PREFIX_LEN, Place, Prefix};
+use super::partition::{Active, Live};
+use super::segment::{self, Opened, SegmentError, SegmentHeader, SnapshotHeader};
+use super::shared::SegmentInfo;
+use super::walk::WalkError;
+use crate::api::{Fingerprint, LogError, OriginState};
+use crate::fold::{Fold, Record};
+
+/// How many bytes of a copied tail are written at a time.
+const COPY_CHUNK: usize = 1024 * 1024;
+
+/// A partition as it was found.
+pub(crate) struct Recovered {
+    pub incarnation: Incarnation,
+    pub segments: Vec<SegmentInfo>,
+    pub end: u64,
+    /// The writer's half, or why there can be none.
+    pub live: Result<Live, LogError>,
+    /// What is known of the origins of a partition that cannot be written: they must not be registered elsewhere.
+    pub known: Option<Fold>,
+}
+
+/// Where the good entries of a segment end.
+pub(crate) struct Extent {
+    pub fold: Fold,
+    pub end: u64,
+    pub end_at: u64,
+    pub fingerprint: Fingerprint,
+    pub entries: u64,
+    /// The first entry that is not good: its byte, and why.
+    pub broken: Option<(u64, String)>,
+}
+
+/// The segments of a partition by name, oldest first, with the newest header of each.
+pub(crate) fn list(env: &Env, dir: &Path) -> Result<Vec<(u64, PathBuf)>, LogError> {
+    let names = env.fs.list(dir).map_err(|e| io("list", dir, e))?;
+    let segments = names.iter().filter(|listed| !listed.is_dir);
+    let named = segments.filter_map(|f| Some((segment::parse_name(&f.name)?, dir.join(&f.name))));
+    Ok(named.collect())
+}
+
+/// Refuses a folder written by a newer build, before anything in it is changed.
+pub(crate) fn check_versions(env: &Env, dir: &Path) -> Result<(), LogError> {
+    for (_, path) in list(env, dir)? {
+        let mut bytes = [0; segment::HEADER_LEN];
+        let file = env.fs.open(&path).map_err(|e| io("open", &path, e))?;
+        file.read_at(&mut bytes, 0).map_err(|e| io("read", &path, e))?;
+        if let Err(SegmentError::Newer(found)) = SegmentHeader::parse(&bytes) {
+            return Err(newer(&path, found));
+        }
+    }
+    Ok(())
+}
+
+/// Opens or creates a partition. `clock_ms`: the log clock now.
+pub(crate) fn open(
+    env: &Env,
+    dir: &Path,
+    id: &PartitionId,
+    clock_ms: u64,
+) -> Result<Recovered, LogError> {
+    env.fs.create_dir(dir).map_err(|e| io("create", dir, e))?;
+    remove_leftovers(env, dir)?;
+    let named = list(env, dir)?;
+    let Some(((base, path), sealed)) = named.split_last() else {
+        return create(env, dir, id, clock_ms);
+    };
+    let mut segments = Vec::new();
+    for (base, path) in sealed {
+        segments.push(sealed_info(env, *base, path)?);
+    }
+    let opened = match segment::open(&*env.fs, path, None) {
+        Ok(opened) if opened.header.base == *base => opened,
+        Ok(_) => {
+            return Ok(unreadable(env, id, segments, *base, path, 0, "its name and base differ"));
+        }
+        Err(SegmentError::Newer(found)) => return Err(newer(path, found)),
+        Err(SegmentError::Broken { at, why }) => {
+            return Ok(unreadable(env, id, segments, *base, path, at, &why));
+        }
+        Err(SegmentError::Io(error)) => return Err(io("read", path, error)),
+    };
+    let size = opened.walk.file().size().map_err(|e| io("read", path, e))?;
+    let (header, snapshot) = (opened.header, opened.snapshot.clone());
+    let extent = match extent(opened, size) {
+        Ok(extent) => extent,
+        Err(SegmentError::Broken { at, why }) => {
+            return Ok(unreadable(env, id, segments, *base, path, at, &why));
+        }
+        Err(SegmentError::Newer(found)) => return Err(newer(path, found)),
+        Err(SegmentError::Io(error)) => return Err(io("read", path, error)),
+    };
+    if let Some((at, why)) = &extent.broken {
+        let (at, damaged) = (*at, is_damage(env, path, &header, &snapshot, &extent)?);
+        if damaged {
+            tracing::error!(partition = %id, offset = extent.end, file = %path.display(), at, why,
+                action = "restore the partition from a backup, or accept the loss with an operator's decision",
+                "partition is damaged below its durable end");
+            let bytes = extent.end_at;
+            let info =
+                SegmentInfo { base: *base, path: path.clone(), bytes, clock_ms: header.clock_ms };
+            segments.push(info);
+            return Ok(Recovered {
+                incarnation: header.incarnation,
+                segments,
+                end: extent.end,
+                live: Err(damage(id, extent.end, path, at, why.clone())),
+                known: Some(extent.fold),
+            });
+        }
+        tracing::warn!(partition = %id, offset = extent.end, file = %path.display(), at, cut = size - at, why,
+            "cutting a torn tail that was never acknowledged");
+    }
+    copy_tail(env, dir, id, segments, path, header, snapshot, extent)
+}
+
+/// Walks a segment from its snapshot to the first entry that is not good, or to its end.
+pub(crate) fn extent(mut opened: Opened, size: u64) -> Result<Extent, SegmentError> {
+    let mut extent = Extent {
+        fold: opened.fold()?,
+        end: opened.header.base,
+        end_at: opened.entries_at(),
+        fingerprint: Fingerprint(opened.snapshot.fingerprint),
+        entries: 0,
+        broken: None,
+    };
+    loop {
+        let found = match opened.walk.step(size, true) {
+            Ok(Some(found)) => found,
+            Ok(None) => return Ok(extent),
+            Err(WalkError::Broken { at, why }) => {
+                extent.broken = Some((at, why));
+                return Ok(extent);
+            }
+            Err(WalkError::Io(error)) => return Err(SegmentError::Io(error)),
+        };
+        if let Err(why) = replay(&mut extent.fold, &found.prefix, &found.header, extent.end) {
+            extent.broken = Some((found.at, why));
+            return Ok(extent);
+        }
+        extent.end += 1;
+        extent.entries += 1;
+        extent.end_at = opened.walk.at();
+        extent.fingerprint = entry::fingerprint(&found.header, found.prefix.payload_crc);
+    }
+}
+
+/// Checks an entry's place and content against everything before it, and moves the fold past it.
+pub(crate) fn replay(
+    fold: &mut Fold,
+    prefix: &Prefix,
+    header: &[u8],
+    expected: u64,
+) -> Result<(Record, Arc<OriginState>), String> {
+    if prefix.offset != expected {
+        return Err(format!("the entry says it is {}, not {expected}", prefix.offset));
+    }
+    let record = entry::decode(prefix.kind, header, prefix.payload_len)?;
+    let state = fold.replay(&record)?;
+    Ok((record, state))
+}
+
+/// Whether the entry that is not good was on stable storage once.
+pub(crate) fn is_damage(
+    env: &Env,
+    path: &Path,
+    header: &SegmentHeader,
+    snapshot: &SnapshotHeader,
+    extent: &Extent,
+) -> Result<bool, LogError> {
+    if extent.end < snapshot.durable_to {
+        return Ok(true);
+    }
+    let file = env.fs.open(path).map_err(|e| io("open", path, e))?;
+    let size = file.size().map_err(|e| io("read", path, e))?;
+    let len = usize::try_from(size.saturating_sub(extent.end_at)).unwrap_or(usize::MAX);
+    let mut rest = vec![0; len];
+    let mut filled = 0;
+    while let Some(into) = rest.get_mut(filled..).filter(|into| !into.is_empty()) {
+        match file.read_at(into, extent.end_at + filled as u64) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(error) => return Err(io("read", path, error)),
+        }
+    }
+    rest.truncate(filled);
+    Ok(proves_damage(&rest, header.salt, extent.end))
+}
+
+/// Whether a valid entry header stands anywhere in `rest` that says everything up to beyond `bad` was durable.
+fn proves_damage(rest: &[u8], salt: u64, bad: u64) -> bool {
+    let starts =
+        rest.windows(PREFIX_LEN).enumerate().filter(|(_, window)| window.starts_with(b"GRe1"));
+    starts.into_iter().any(|(at, window)| {
+        let Ok(prefix) = Prefix::parse(window) else { return false };
+        let header_at = at + PREFIX_LEN;
+        let header = rest.get(header_at..header_at + prefix.header_len as usize);
+        prefix.synced_to > bad
+            && prefix.offset > bad
+            && header.is_some_and(|header| prefix.covers(salt, window, header))
+    })
+}
+
+/// Writes the good part of the newest segment into a new file of the same base, which then takes its name.
+#[expect(clippy::too_many_arguments, reason = "one call, the state of the segment being replaced")]
+fn copy_tail(
+    env: &Env,
+    dir: &Path,
+    id: &PartitionId,
+    mut segments: Vec<SegmentInfo>,
+    path: &Path,
+    old: SegmentHeader,
+    old_snapshot: SnapshotHeader,
+    extent: Extent,
+) -> Result<Recovered, LogError> {
+    let mut opened = segment::open(&*env.fs, path, Some(extent.end_at))
+        .map_err(|e| damage(id, old.base, path, 0, e.to_string()))?;
+    let at_base = opened.fold().map_err(|e| damage(id, old.base, path, 0, e.to_string()))?;
+    let salt = env.random_u64().map_err(|e| io("draw a salt for", path, e))?;
+    let header = SegmentHeader { salt, ..old };
+    let snapshot = SnapshotHeader { durable_to: extent.end, ..old_snapshot };
+    let front = segment::front(&header, &snapshot, &at_base)
+        .map_err(|e| LogError::Invalid { why: e.to_string() })?;
+
+    let temporary = dir.join(segment::file_name(old.base) + segment::TEMPORARY);
+    let file = env.fs.create(&temporary).map_err(|e| io("create", &temporary, e))?;
+    let entries_at = front.len() as u64;
+    let (mut chunk, mut written) = (front, 0);
+    loop {
+        let found = opened
+            .walk
+            .step(extent.end_at, true)
+            .map_err(|e| damage(id, extent.end, path, opened.walk.at(), e.to_string()))?;
+        if chunk.len() >= COPY_CHUNK || found.is_none() {
+            file.write_all_at(&chunk, written).map_err(|e| io("write", &temporary, e))?;
+            written += chunk.len() as u64;
+            chunk.clear();
+        }
+        let Some(found) = found else { break };
+        let Prefix { kind, offset, synced_to, payload_crc, .. } = found.prefix;
+        let place = Place { salt, offset, synced_to };
+        entry::write(&mut chunk, place, kind, &found.header, &found.payload, payload_crc)
+            .map_err(|e| LogError::Invalid { why: e.to_string() })?;
+    }
+    file.sync().map_err(|e| io("sync", &temporary, e))?;
+    env.fs.rename(&temporary, path).map_err(|e| io("rename", &temporary, e))?;
+    env.fs.sync_dir(dir).map_err(|e| io("sync", dir, e))?;
+
+    let info = SegmentInfo {
+        base: old.base,
+        path: path.to_path_buf(),
+        bytes: written,
+        clock_ms: old.clock_ms,
+    };
+    segments.push(info);
+    let active = Active { file, salt, entries_at, bytes: written };
+    let live = Live::new(id, dir, old.incarnation, snapshot.parent, active, extent);
+    Ok(Recovered {
+        incarnation: old.incarnation,
+        segments,
+        end: live.next(),
+        live: Ok(live),
+        known: None,
+    })
+}
+
+fn create(env: &Env, dir: &Path, id: &PartitionId, clock_ms: u64) -> Result<Recovered, LogError> {
+    let mut incarnation = Incarnation::NIL;
+    (env.random)(&mut incarnation.0).map_err(|e| io("draw an incarnation for", dir, e))?;
+    let salt = env.random_u64().map_err(|e| io("draw a salt for", dir, e))?;
+    let header = SegmentHeader { base: 0, incarnation, salt, clock_ms };
+    let fold = Fold::default();
+    let (active, info) = write_segment(env, dir, &header, None, Fingerprint(0), 0, &fold)
+        .map_err(|(action, path, e)| io(action, &path, e))?;
+    let extent = Extent {
+        fold,
+        end: 0,
+        end_at: active.bytes,
+        fingerprint: Fingerprint(0),
+        entries: 0,
+        broken: None,
+    };
+    let live = Live::new(id, dir, incarnation, None, active, extent);
+    Ok(Recovered { incarnation, segments: vec![info], end: 0, live: Ok(live), known: None })
+}
+
+/// Writes an empty segment and gives it its name. On an error nothing with a name was changed.
+pub(crate) fn write_segment(
+    env: &Env,
+    dir: &Path,
+    header: &SegmentHeader,
+    parent: Option<(Incarnation, u64)>,
+    fingerprint: Fingerprint,
+    forgot_before_ms: u64,
+    fold: &Fold,
+) -> Result<(Active, SegmentInfo), (&'static str, PathBuf, std::io::Error)> {
+    let snapshot = SnapshotHeader {
+        parent,
+        fingerprint: fingerprint.0,
+        durable_to: header.base,
+        forgot_before_ms,
+        epochs: count(fold.saved_epochs().count()),
+        origins: count(fold.len()),
+    };
+    let path = dir.join(segment::file_name(header.base));
+    let temporary = dir.join(segment::file_name(header.base) + segment::TEMPORARY);
+    let at = |action: &'static str, path: &Path| {
+        let path = path.to_path_buf();
+        move |error: std::io::Error| (action, path, error)
+    };
+    let front = segment::front(header, &snapshot, fold)
+        .map_err(|e| at("encode", &path)(std::io::Error::other(e)))?;
+    let file = env.fs.create(&temporary).map_err(at("create", &temporary))?;
+    file.write_all_at(&front, 0).map_err(at("write", &temporary))?;
+    file.sync().map_err(at("sync", &temporary))?;
+    env.fs.rename(&temporary, &path).map_err(at("rename", &temporary))?;
+    env.fs.sync_dir(dir).map_err(at("sync", dir))?;
+    let bytes = front.len() as u64;
+    let active = Active { file, salt: header.salt, entries_at: bytes, bytes };
+    Ok((active, SegmentInfo { base: header.base, path, bytes, clock_ms: header.clock_ms }))
+}
+
+fn sealed_info(env: &Env, base: u64, path: &Path) -> Result<SegmentInfo, LogError> {
+    let file = env.fs.open(path).map_err(|e| io("open", path, e))?;
+    let bytes = file.size().map_err(|e| io("read", path, e))?;
+    // A sealed segment with a bad header is its reader's to report; its age is then unknown and counts as young.
+    let clock_ms = clock_of(env, path).unwrap_or(u64::MAX);
+    Ok(SegmentInfo { base, path: path.to_path_buf(), bytes, clock_ms })
+}
+
+/// The log clock when a segment began, if its header can be read.
+pub(crate) fn clock_of(env: &Env, path: &Path) -> Option<u64> {
+    let mut front = [0; segment::HEADER_LEN];
+    env.fs.open(path).ok()?.read_at(&mut front, 0).ok()?;
+    Some(SegmentHeader::parse(&front).ok()?.clock_ms)
+}
+
+/// The newest segment cannot even be begun: serve those before it, write nothing.
+fn unreadable(
+    env: &Env,
+    id: &PartitionId,
+    segments: Vec<SegmentInfo>,
+    base: u64,
+    path: &Path,
+    at: u64,
+    why: &str,
+) -> Recovered {
+    tracing::error!(partition = %id, offset = base, file = %path.display(), at, why,
+        action = "restore the partition from a backup", "newest segment cannot be opened");
+    let before = segments.last().and_then(|info| segment::open(&*env.fs, &info.path, None).ok());
+    Recovered {
+        incarnation: before.map_or(Incarnation::NIL, |opened| opened.header.incarnation),
+        segments,
+        end: base,
+        live: Err(damage(id, base, path, at, why.to_owned())),
+        known: None,
+    }
+}
+
+fn remove_leftovers(env: &Env, dir: &Path) -> Result<(), LogError> {
+    for listed in env.fs.list(dir).map_err(|e| io("list", dir, e))? {
+        if !listed.is_dir && listed.name.ends_with(segment::TEMPORARY) {
+            let path = dir.join(&listed.name);
+            env.fs.remove(&path).map_err(|e| io("remove", &path, e))?;
+        }
+    }
+    Ok(())
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+pub(crate) fn io(action: &'static str, path: &Path, error: std::io::Error) -> LogError {
+    LogError::Io { action, path: path.display().to_string(), error: error.into() }
+}
+
+pub(crate) fn newer(path: &Path, found: u16) -> LogError {
+    LogError::NewerFormat { path: path.display().to_string(), found, supported: segment::VERSION }
+}
+
+pub(crate) fn damage(id: &PartitionId, offset: u64, path: &Path, at: u64, why: String) -> LogError {
+    LogError::Damaged {
+        partition: id.clone(),
+        offset: garam_proto::LogOffset(offset),
+        file: path.display().to_string(),
+        at,
+        why,
+    }
+}

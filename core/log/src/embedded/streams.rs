@@ -1,0 +1,150 @@
+//! The writer's part that opens streams: at a start, and when a pipeline needs its quarantine.
+//!
+//! In: a stream's configuration. Out: its partitions, recovered or created, and shown in the directory.
+//! Promise: a folder of a newer build is refused before anything is changed; a partition that cannot be opened is shown
+//! as stopped and keeps no other from serving; partitions are never dropped because the configuration has fewer.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use garam_proto::{Incarnation, PartitionId, StreamName};
+use tokio::sync::watch;
+
+use super::Env;
+use super::config::{LogConfig, StreamConfig};
+use super::directory::{StreamShared, partition_dir};
+use super::partition::Partition;
+use super::recovery::{self, Recovered};
+use super::shared::PartitionShared;
+use super::writer::{Stream, Writer};
+use crate::api::LogError;
+
+/// Looks at everything on disk that this configuration would open, and changes nothing.
+pub(crate) fn check_disk(
+    env: &Env,
+    config: &LogConfig,
+    stream: &StreamConfig,
+) -> Result<(), LogError> {
+    let dir = config.dir.join(stream.name.as_str());
+    let listed = env.fs.list(&dir).map_err(|e| recovery::io("list", &dir, e))?;
+    let indexes = listed.iter().filter(|l| l.is_dir).filter_map(|l| l.name.parse::<u32>().ok());
+    let on_disk = indexes.max().map_or(0, |highest| highest + 1);
+    if on_disk > stream.partitions {
+        return Err(LogError::Invalid {
+            why: format!(
+                "stream {} has {on_disk} partitions on disk and {} in the configuration: partitions can only be \
+                 added, set partitions = {on_disk}",
+                stream.name, stream.partitions
+            ),
+        });
+    }
+    for index in 0..on_disk {
+        let id = PartitionId { stream: stream.name.clone(), index };
+        recovery::check_versions(env, &partition_dir(&config.dir, &id))?;
+    }
+    Ok(())
+}
+
+/// The log clock can never be before the newest segment of any stream.
+pub(crate) fn newest_clock_ms(env: &Env, dir: &Path) -> Result<u64, LogError> {
+    let mut newest = 0;
+    for stream in env.fs.list(dir).map_err(|e| recovery::io("list", dir, e))? {
+        if !stream.is_dir || StreamName::new(stream.name.clone()).is_err() {
+            continue;
+        }
+        let stream = dir.join(&stream.name);
+        for partition in env.fs.list(&stream).map_err(|e| recovery::io("list", &stream, e))? {
+            let segments = recovery::list(env, &stream.join(&partition.name))?;
+            let last = segments.last().and_then(|(_, path)| recovery::clock_of(env, path));
+            newest = newest.max(last.unwrap_or(0));
+        }
+    }
+    Ok(newest)
+}
+
+impl Writer {
+    /// Opens a stream and shows it. Asked again with the same configuration it changes nothing.
+    pub(crate) fn add_stream(&mut self, config: StreamConfig) -> Result<(), LogError> {
+        config.check()?;
+        if let Some(known) = self.stream_numbers.get(&config.name) {
+            let same = self.streams.get(*known).is_some_and(|stream| stream.config == config);
+            return if same {
+                Ok(())
+            } else {
+                Err(LogError::Invalid {
+                    why: format!("stream {} is open with another configuration", config.name),
+                })
+            };
+        }
+        check_disk(&self.env, &self.config, &config)?;
+        let clock_ms = self.clock.now_ms(&*self.env.time);
+        let number = self.streams.len();
+        let mut numbers = Vec::new();
+        for index in 0..config.partitions {
+            let id = PartitionId { stream: config.name.clone(), index };
+            let dir = partition_dir(&self.config.dir, &id);
+            let recovered = match recovery::open(&self.env, &dir, &id, clock_ms) {
+                Ok(recovered) => recovered,
+                Err(error @ LogError::NewerFormat { .. }) => return Err(error),
+                Err(error) => not_opened(&id, &error),
+            };
+            numbers.push(self.partitions.len());
+            self.take_in(number, id, recovered);
+        }
+        let shared: Vec<_> =
+            numbers.iter().filter_map(|&n| Some(self.partitions.get(n)?.shared.clone())).collect();
+        self.stream_numbers.insert(config.name.clone(), number);
+        self.directory.show(StreamShared { config: config.clone(), partitions: shared });
+        self.streams.push(Stream {
+            segment_size: self.config.segment_size_of(&config),
+            config,
+            partitions: numbers,
+            bytes: 0,
+            full: None,
+        });
+        self.count_stream(number);
+        Ok(())
+    }
+
+    fn take_in(&mut self, stream: usize, id: PartitionId, recovered: Recovered) {
+        let number = self.partitions.len();
+        let (published, end) = watch::channel(recovered.end);
+        let shared =
+            PartitionShared::new(id, number, recovered.incarnation, recovered.segments, end);
+        if let Err(fault) = &recovered.live {
+            shared.set_fault(fault);
+        }
+        let fold = recovered.live.as_ref().ok().map(|live| &live.fold);
+        if let Some(fold) = fold.or(recovered.known.as_ref()) {
+            shared.show_origins(fold.origins().cloned());
+            self.registry.learn_all(stream, number, fold);
+        }
+        self.partitions.push(Partition {
+            shared: Arc::new(shared),
+            published,
+            stream,
+            live: recovered.live,
+            known: recovered.known,
+        });
+    }
+}
+
+/// A partition whose files cannot even be looked at.
+fn not_opened(id: &PartitionId, error: &LogError) -> Recovered {
+    tracing::error!(partition = %id, %error, action = "check the disk, then restart the core",
+        "cannot open partition");
+    let fault = match error {
+        LogError::Damaged { .. } => error.clone(),
+        error => LogError::Stopped {
+            partition: id.clone(),
+            why: format!("{error}; check the disk and restart the core"),
+        },
+    };
+    Recovered {
+        incarnation: Incarnation::NIL,
+        segments: Vec::new(),
+        end: 0,
+        live: Err(fault),
+        known: None,
+    }
+}
