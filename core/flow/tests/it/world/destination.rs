@@ -61,6 +61,22 @@ pub(crate) struct DestinationState {
 }
 
 impl DestinationState {
+    /// What was only accepted is gone with its writer.
+    pub(crate) fn forget_unflushed(&mut self) {
+        if let Some((rows, cursor)) = self.unflushed.take().map(|boxed| *boxed) {
+            self.rows.truncate(rows);
+            self.cursor = cursor;
+        }
+    }
+
+    /// What would survive a crash.
+    pub(crate) fn durable_cursor(&self) -> Option<&Cursor> {
+        match &self.unflushed {
+            Some(before) => before.1.as_ref(),
+            None => self.cursor.as_ref(),
+        }
+    }
+
     fn owns(&self, batch: &StagedBatch) -> bool {
         let from = &batch.from;
         self.cursor.as_ref().is_some_and(|cursor| {
@@ -144,11 +160,7 @@ impl Destination for FakeDestination {
                 Commit::Defeated => destination.delayed.clear(),
                 Commit::Late => {}
             }
-            if let Some((rows, cursor)) = destination.unflushed.take().map(|boxed| *boxed) {
-                // What was only accepted is gone with its writer.
-                destination.rows.truncate(rows);
-                destination.cursor = cursor;
-            }
+            destination.forget_unflushed();
             if let Some(cursor) = &mut destination.cursor {
                 assert_eq!(cursor.key, *key);
                 cursor.epoch = cursor.epoch.max(epoch_floor) + 1;

@@ -39,6 +39,10 @@ pub(crate) struct LogState {
     pub(crate) items: Vec<Item>,
     /// The quarantine takes nothing.
     pub(crate) quarantine_full: bool,
+    /// The input is damaged here.
+    pub(crate) unreadable: Option<LogOffset>,
+    /// Behind the last input entry that was read.
+    pub(crate) read_to: LogOffset,
 }
 
 pub(crate) struct Partition {
@@ -61,7 +65,13 @@ impl LogState {
         let quarantine = PartitionId { stream: quarantine_stream(PIPELINE), index: 0 };
         let partitions =
             [(input(), Partition::new(1)), (quarantine, Partition::new(2))].into_iter().collect();
-        let mut log = Self { partitions, items: Vec::new(), quarantine_full: false };
+        let mut log = Self {
+            partitions,
+            items: Vec::new(),
+            quarantine_full: false,
+            unreadable: None,
+            read_to: LogOffset::ZERO,
+        };
         items.iter().for_each(|item| log.push(item.clone()));
         log
     }
@@ -335,8 +345,13 @@ impl LogReader for FakeReader {
 
     async fn try_next(&mut self) -> Result<Option<Entry>, LogError> {
         self.world.step(self.life).await;
-        let state = self.world.lock();
+        let state = &mut *self.world.lock();
         let partition = &state.log.partitions[&self.at];
+        if self.at == input() && state.log.unreadable == Some(self.position) {
+            let (partition, offset) = (self.at.clone(), self.position);
+            let (file, why) = ("00.seg".into(), "its checksum differs".into());
+            return Err(LogError::Damaged { partition, offset, file, at: 0, why });
+        }
         if self.position < partition.start {
             let (start, end) = (partition.start, partition.end());
             let (partition, offset) = (self.at.clone(), self.position);
@@ -345,6 +360,10 @@ impl LogReader for FakeReader {
         let entry = partition.entries.get(self.position.0 as usize).cloned();
         if entry.is_some() {
             self.position = self.position.next();
+            if self.at == input() {
+                state.log.read_to = self.position;
+                self.world.changed.notify_waiters();
+            }
         }
         Ok(entry)
     }

@@ -114,6 +114,7 @@ impl World {
         state.alive.retain(|&other| other != life);
         state.crash_at = None;
         state.log.forget_unsynced();
+        state.destination.forget_unflushed();
     }
 
     pub(crate) fn flow(self: &Arc<Self>, life: u64, config: FlowConfig, hooks: FlowHooks) -> Flow {
@@ -170,7 +171,7 @@ impl World {
 impl State {
     /// Whether the destination stands at the end of the input.
     pub(crate) fn done(&self) -> bool {
-        let next = self.destination.cursor.as_ref().map(|cursor| cursor.next);
+        let next = self.destination.durable_cursor().map(|cursor| cursor.next);
         next == Some(self.log.end())
     }
 }
