@@ -1,1 +1,53 @@
-//! Room to be built.
+//! SQL destinations: rows and cursor kept in one transaction of the database that receives them.
+//!
+//! In: [`garam_stage::StagedBatch`]. Out: `Written` once rows and cursor are committed, `Refused` with every row that stands
+//! in the way and nothing committed. Promise: that of [`garam_stage::Destination`], proved against the real database.
+//! Not here: refining, retries across restarts, quarantine. One folder per database; a new one is a folder and a line in
+//! [`SinkConfig`].
+#![forbid(unsafe_code)]
+
+use arrow_schema::SchemaRef;
+use garam_stage::{Destination, Failure};
+use serde::Deserialize;
+
+pub mod sqlite;
+
+pub use sqlite::{Readiness, SqliteConfig};
+
+/// `[pipeline.NAME.to.KIND]`: the one destination of a pipeline.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SinkConfig {
+    /// A table of an SQLite file.
+    Sqlite(SqliteConfig),
+}
+
+impl SinkConfig {
+    /// What the operator calls it: kind, place and table.
+    pub fn label(&self) -> String {
+        match self {
+            Self::Sqlite(config) => config.label(),
+        }
+    }
+
+    /// Checks the configuration against the rows to come, without touching the database.
+    pub fn check(&self, schema: &SchemaRef) -> Result<(), Failure> {
+        match self {
+            Self::Sqlite(config) => config.spec(schema).map(|_| ()).map_err(Failure::from),
+        }
+    }
+
+    /// The destination, not connected yet: it connects in `prepare`.
+    pub fn build(&self, schema: &SchemaRef) -> Result<Box<dyn Destination>, Failure> {
+        match self {
+            Self::Sqlite(config) => config.build(schema),
+        }
+    }
+
+    /// Reaches the database and says what `prepare` would find, changing nothing.
+    pub async fn connect(&self, schema: &SchemaRef) -> Result<Readiness, Failure> {
+        match self {
+            Self::Sqlite(config) => config.connect(schema).await,
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! `[pipeline.NAME.to.sqlite]`: which file and table, and how rows meet those already there.
+
+use std::path::PathBuf;
+
+use arrow_schema::SchemaRef;
+use garam_stage::contract::OneOrMany;
+use garam_stage::{Destination, Failure, TableSpec, WriteMode};
+use serde::Deserialize;
+
+use super::client::Client;
+use super::error::{SqliteError, TableError};
+use super::inspect;
+use super::table::Table;
+use super::writer::SqliteWriter;
+
+/// A table of an SQLite file.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SqliteConfig {
+    /// The database file. Created when absent; its folder is not.
+    pub path: PathBuf,
+    /// The table's name: 1 to 63 letters, digits and `_`.
+    pub table: String,
+    /// `append` keeps every record, `upsert` the last one of each key. Default: `upsert` when `key` is given, else
+    /// `append`.
+    #[serde(default)]
+    pub mode: Option<WriteMode>,
+    /// The column or columns that identify a row; they must be `not null`. Only for `upsert`.
+    #[serde(default)]
+    pub key: Option<OneOrMany>,
+    /// `missing` creates the table when it is absent (default), `never` leaves that to the operator. An existing table is
+    /// never altered.
+    #[serde(default)]
+    pub create: Create,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Create {
+    Never,
+    #[default]
+    Missing,
+}
+
+/// What `prepare` would find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// The table is there and fits.
+    Ready,
+    /// The database is there, the table will be created.
+    TableWillBeCreated,
+    /// The folder is there, the database will be created.
+    DatabaseWillBeCreated,
+}
+
+impl SqliteConfig {
+    /// What the operator calls it.
+    pub fn label(&self) -> String {
+        format!("sqlite {} table {}", self.path.display(), self.table)
+    }
+
+    /// The table to write, checked against the rows to come. Touches nothing.
+    pub fn spec(&self, schema: &SchemaRef) -> Result<TableSpec, SqliteError> {
+        Ok(self.table(schema)?.into_spec())
+    }
+
+    /// The destination; it opens the file in `prepare`.
+    pub fn build(&self, schema: &SchemaRef) -> Result<Box<dyn Destination>, Failure> {
+        let table = self.table(schema)?;
+        Ok(Box::new(SqliteWriter::new(Client::new(self.path.clone()), table, self.create)))
+    }
+
+    /// Opens the database read-only and says what `prepare` would find.
+    pub async fn connect(&self, schema: &SchemaRef) -> Result<Readiness, Failure> {
+        let table = self.table(schema)?;
+        let client = Client::new(self.path.clone());
+        if !client.file_exists()? {
+            client.check_folder()?;
+            self.may_create(&table)?;
+            return Ok(Readiness::DatabaseWillBeCreated);
+        }
+        let mut connection = client.open_read_only().await?;
+        let looked = inspect::look(&mut connection, &table.name).await;
+        match looked.map_err(|source| client.error("read the table's columns", source))? {
+            Some(existing) => {
+                existing.check(&table).map_err(SqliteError::from)?;
+                Ok(Readiness::Ready)
+            }
+            None => {
+                self.may_create(&table)?;
+                Ok(Readiness::TableWillBeCreated)
+            }
+        }
+    }
+
+    fn may_create(&self, table: &Table) -> Result<(), SqliteError> {
+        match self.create {
+            Create::Missing => Ok(()),
+            Create::Never => {
+                Err(TableError::Missing { table: table.name.clone(), ddl: table.ddl() }.into())
+            }
+        }
+    }
+
+    fn table(&self, schema: &SchemaRef) -> Result<Table, SqliteError> {
+        let key = self.key.clone().map(OneOrMany::into_vec).unwrap_or_default();
+        let mode = self.mode.unwrap_or(match key.is_empty() {
+            true => WriteMode::Append,
+            false => WriteMode::Upsert,
+        });
+        Table::new(TableSpec { table: self.table.clone(), schema: schema.clone(), mode, key })
+    }
+}

@@ -1,0 +1,350 @@
+//! The destination itself: decides what goes into a transaction and what becomes of it.
+//!
+//! In: batches in order. Out: `Written` after COMMIT, or `Refused` after ROLLBACK with all rows that stand in the way.
+//!
+//! *Append:* a row that is there already (a rewound cursor) stays as it is and its record counts as dropped, reason
+//! `repeated`, so that `delivered` remains the number of records in the table. *Upsert:* of several rows of one key only the
+//! last is written; when the database refuses it, the one before it is tried, so that one round names every refused row.
+
+use std::collections::{BTreeSet, HashMap};
+
+use async_trait::async_trait;
+use garam_stage::{
+    Cursor, CursorKey, Destination, Durability, Failure, Outcome, RecordRef, Refusal, StagedBatch,
+    WriteMode,
+};
+use sqlx::AssertSqlSafe;
+
+use super::client::{Client, Transaction};
+use super::config::Create;
+use super::cursors;
+use super::encode::Encoder;
+use super::error::{SqliteError, TableError, is_row_error};
+use super::inspect;
+use super::table::Table;
+
+/// Reason under which records are counted that a rewound cursor offered again.
+const REPEATED: &str = "repeated";
+
+#[derive(Debug)]
+pub(crate) struct SqliteWriter {
+    client: Client,
+    table: Table,
+    create: Create,
+}
+
+/// What became of a batch inside its transaction.
+enum Applied {
+    All { cursor: Cursor },
+    Refused { rows: Vec<Refusal> },
+}
+
+/// What became of one statement.
+enum Inserted {
+    /// How many rows are new or changed.
+    Rows(u64),
+    /// Nothing of it is in: a row's content is the reason.
+    Refused(String),
+}
+
+/// Rows of an upsert: the last of each key in log order, and for a row the one of the same key before it.
+struct Folded {
+    last: Vec<usize>,
+    before: HashMap<usize, usize>,
+}
+
+impl SqliteWriter {
+    pub(crate) fn new(client: Client, table: Table, create: Create) -> Self {
+        Self { client, table, create }
+    }
+
+    async fn prepare_table(&self, transaction: &mut Transaction) -> Result<(), SqliteError> {
+        let connection = &mut transaction.connection;
+        cursors::prepare(&self.client, connection).await?;
+        let failed = |source| self.client.error("read the table's columns", source);
+        let existing = inspect::look(connection, &self.table.name).await.map_err(failed)?;
+        match (existing, self.create) {
+            (Some(existing), _) => Ok(existing.check(&self.table)?),
+            (None, Create::Missing) => {
+                sqlx::query(AssertSqlSafe(self.table.ddl()))
+                    .execute(connection)
+                    .await
+                    .map_err(|source| self.client.error("create the table", source))?;
+                Ok(())
+            }
+            (None, Create::Never) => {
+                let (table, ddl) = (self.table.name.clone(), self.table.ddl());
+                Err(TableError::Missing { table, ddl }.into())
+            }
+        }
+    }
+
+    /// Moves the cursor and writes the rows inside the transaction.
+    async fn apply(
+        &self,
+        transaction: &mut Transaction,
+        batch: &StagedBatch,
+    ) -> Result<Applied, SqliteError> {
+        check(batch)?;
+        let connection = &mut transaction.connection;
+        cursors::advance(&self.client, connection, &batch.from, &batch.to).await?;
+        let encoder = Encoder::new(&self.table, &batch.rows)?;
+        let mut refused = Vec::new();
+        let mut rows = Vec::with_capacity(batch.rows.num_rows());
+        for row in 0..batch.rows.num_rows() {
+            match encoder.unstorable(row) {
+                Some(detail) => refused.push(Refusal { row, detail }),
+                None => rows.push(row),
+            }
+        }
+        let repeated = match self.table.mode {
+            WriteMode::Upsert => {
+                self.upsert(transaction, &encoder, &rows, &mut refused).await?;
+                0
+            }
+            WriteMode::Append => {
+                self.append(transaction, &encoder, batch, &rows, &mut refused).await?
+            }
+        };
+        if !refused.is_empty() {
+            refused.sort_unstable_by_key(|refusal| refusal.row);
+            return Ok(Applied::Refused { rows: refused });
+        }
+        let cursor = self.count_repeated(transaction, batch, repeated).await?;
+        Ok(Applied::All { cursor })
+    }
+
+    async fn upsert(
+        &self,
+        transaction: &mut Transaction,
+        encoder: &Encoder<'_>,
+        rows: &[usize],
+        refused: &mut Vec<Refusal>,
+    ) -> Result<(), SqliteError> {
+        let folded = self.fold(encoder, rows);
+        let mut pending = self.statements(&folded.last, usize::MAX);
+        while let Some(rows) = pending.pop() {
+            match self.insert(transaction, encoder, rows).await? {
+                Inserted::Rows(count) if count == rows.len() as u64 => {}
+                Inserted::Rows(count) => {
+                    let missing = (rows.len() as u64).saturating_sub(count);
+                    let table = self.table.name.clone();
+                    return Err(SqliteError::RowsVanished { table, rows: rows.len(), missing });
+                }
+                Inserted::Refused(detail) => match *rows {
+                    [row] => {
+                        refused.push(Refusal { row, detail });
+                        pending.extend(folded.before.get(&row).map(std::slice::from_ref));
+                    }
+                    _ => pending.extend(self.statements(rows, rows.len())),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns how many records were there already.
+    async fn append(
+        &self,
+        transaction: &mut Transaction,
+        encoder: &Encoder<'_>,
+        batch: &StagedBatch,
+        rows: &[usize],
+        refused: &mut Vec<Refusal>,
+    ) -> Result<u64, SqliteError> {
+        let records: BTreeSet<_> = batch.sources.iter().collect();
+        // Rows and records are equally many unless a record has several rows; then each row is asked by itself.
+        let by_row = records.len() < batch.sources.len();
+        let mut fresh: BTreeSet<&RecordRef> = BTreeSet::new();
+        let mut repeated = 0;
+        let mut pending = self.statements(rows, if by_row { 2 } else { usize::MAX });
+        while let Some(rows) = pending.pop() {
+            match self.insert(transaction, encoder, rows).await? {
+                Inserted::Rows(count) => {
+                    repeated += (rows.len() as u64).saturating_sub(count);
+                    if let (true, 1, [row]) = (by_row, count, rows) {
+                        fresh.extend(batch.sources.get(*row));
+                    }
+                }
+                Inserted::Refused(detail) => match *rows {
+                    [row] => refused.push(Refusal { row, detail }),
+                    _ => pending.extend(self.statements(rows, rows.len())),
+                },
+            }
+        }
+        if by_row {
+            return Ok((records.len() - fresh.len()) as u64);
+        }
+        Ok(repeated)
+    }
+
+    /// Cuts rows into statements of the fixed sizes smaller than `below`: a stack whose top is the first of them.
+    fn statements<'r>(&self, rows: &'r [usize], below: usize) -> Vec<&'r [usize]> {
+        let mut rest = rows;
+        let mut cut = Vec::new();
+        for (size, _) in self.table.inserts.iter().filter(|(size, _)| *size < below) {
+            while rest.len() >= *size {
+                let (head, tail) = rest.split_at(*size);
+                cut.push(head);
+                rest = tail;
+            }
+        }
+        cut.reverse();
+        cut
+    }
+
+    /// Runs one statement. SQLite undoes a failed statement by itself and the transaction goes on, so a refused
+    /// statement is cut smaller until the rows that stand in the way are found.
+    async fn insert(
+        &self,
+        transaction: &mut Transaction,
+        encoder: &Encoder<'_>,
+        rows: &[usize],
+    ) -> Result<Inserted, SqliteError> {
+        let failed = |source| self.client.error("write rows", source);
+        let (_, sql) = self
+            .table
+            .inserts
+            .iter()
+            .find(|(size, _)| *size == rows.len())
+            .ok_or(SqliteError::Batch { why: "no statement has this many rows" })?;
+        let arguments =
+            encoder.arguments(rows).map_err(|error| failed(sqlx::Error::Encode(error)))?;
+        let query = sqlx::query_with(AssertSqlSafe(sql.clone()), arguments);
+        match query.execute(&mut transaction.connection).await {
+            Ok(done) => Ok(Inserted::Rows(done.rows_affected())),
+            Err(error) if is_row_error(&error) => Ok(Inserted::Refused(detail(&error))),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    fn fold(&self, encoder: &Encoder<'_>, rows: &[usize]) -> Folded {
+        let named = |name: &String| self.table.columns.iter().position(|c| &c.name == name);
+        let columns: Vec<usize> = self.table.unique.iter().filter_map(named).collect();
+        let mut newest: HashMap<Vec<u8>, usize> = HashMap::with_capacity(rows.len());
+        let mut before = HashMap::new();
+        let mut key = Vec::new();
+        for &row in rows {
+            encoder.key(&columns, row, &mut key);
+            match newest.get_mut(&key) {
+                Some(newest) => {
+                    before.insert(row, *newest);
+                    *newest = row;
+                }
+                None => {
+                    newest.insert(key.clone(), row);
+                }
+            }
+        }
+        let mut last: Vec<usize> = newest.into_values().collect();
+        last.sort_unstable();
+        Folded { last, before }
+    }
+
+    /// The cursor as stored: repeated records are not delivered a second time.
+    async fn count_repeated(
+        &self,
+        transaction: &mut Transaction,
+        batch: &StagedBatch,
+        repeated: u64,
+    ) -> Result<Cursor, SqliteError> {
+        let mut cursor = batch.to.clone();
+        if repeated == 0 {
+            return Ok(cursor);
+        }
+        let counters = &mut cursor.counters;
+        counters.delivered = counters
+            .delivered
+            .checked_sub(repeated)
+            .ok_or(SqliteError::Batch { why: "it delivers fewer records than it has rows" })?;
+        *counters.dropped.entry(REPEATED.into()).or_default() += repeated;
+        let connection = &mut transaction.connection;
+        cursors::advance(&self.client, connection, &batch.to, &cursor).await?;
+        Ok(cursor)
+    }
+}
+
+/// What the engine owes its destinations.
+fn check(batch: &StagedBatch) -> Result<(), SqliteError> {
+    let why = if batch.from.key != batch.to.key {
+        "it begins and ends at cursors of different keys"
+    } else if batch.from.epoch != batch.to.epoch {
+        "it changes the epoch, which only a take-over may"
+    } else if batch.sources.len() != batch.rows.num_rows() {
+        "rows and sources differ in number"
+    } else {
+        return Ok(());
+    };
+    Err(SqliteError::Batch { why })
+}
+
+/// SQLite's own words: they name table and column, never a value.
+fn detail(error: &sqlx::Error) -> String {
+    match error.as_database_error() {
+        Some(error) => error.message().chars().take(300).collect(),
+        None => error.to_string(),
+    }
+}
+
+#[async_trait]
+impl Destination for SqliteWriter {
+    async fn prepare(&mut self) -> Result<(), Failure> {
+        let mut transaction = self.client.begin().await?;
+        self.prepare_table(&mut transaction).await?;
+        Ok(self.client.commit(transaction).await?)
+    }
+
+    async fn take_over(
+        &mut self,
+        key: &CursorKey,
+        epoch_floor: u64,
+    ) -> Result<Option<Cursor>, Failure> {
+        let mut transaction = self.client.begin().await?;
+        let connection = &mut transaction.connection;
+        let Some(mut cursor) = cursors::read(&self.client, connection, key).await? else {
+            self.client.rollback(transaction).await;
+            return Ok(None);
+        };
+        cursor.epoch = epoch_floor.max(cursor.epoch).saturating_add(1);
+        cursors::raise_epoch(&self.client, connection, key, cursor.epoch).await?;
+        self.client.commit(transaction).await?;
+        Ok(Some(cursor))
+    }
+
+    async fn begin(&mut self, cursor: &Cursor) -> Result<(), Failure> {
+        let mut transaction = self.client.begin().await?;
+        cursors::insert(&self.client, &mut transaction.connection, cursor).await?;
+        Ok(self.client.commit(transaction).await?)
+    }
+
+    async fn write(&mut self, batch: &StagedBatch) -> Result<Outcome, Failure> {
+        let mut transaction = self.client.begin().await?;
+        match self.apply(&mut transaction, batch).await? {
+            Applied::All { cursor } => {
+                self.client.commit(transaction).await?;
+                Ok(Outcome::Written { durability: Durability::Durable, cursor })
+            }
+            Applied::Refused { rows } => {
+                self.client.rollback(transaction).await;
+                Ok(Outcome::Refused { rows })
+            }
+        }
+    }
+
+    async fn rehearse(&mut self, batch: &StagedBatch) -> Result<Option<Outcome>, Failure> {
+        let mut transaction = self.client.begin().await?;
+        let applied = self.apply(&mut transaction, batch).await?;
+        self.client.rollback(transaction).await;
+        Ok(Some(match applied {
+            Applied::All { cursor } => {
+                Outcome::Written { durability: Durability::Accepted, cursor }
+            }
+            Applied::Refused { rows } => Outcome::Refused { rows },
+        }))
+    }
+
+    /// Every batch is durable when `write` returns.
+    async fn flush(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+}
