@@ -1,1 +1,86 @@
-//! Room to be built.
+//! The core's small durable tables, in one SQLite file of the data folder.
+//!
+//! In: what the core learns once and must not forget. Out: the same, after any crash. Promise: what a call returned as done
+//! is on stable storage (WAL, `synchronous = FULL`), with one documented exception: remembered cursors are written at most
+//! every half second ([`memory`]). A file of a newer version, of another program or with damage is refused, never repaired.
+//!
+//! ```text
+//! installation   the cluster's id, minted when the file is made
+//! streams        name → id          pipelines   name → id, stream, destination          ids are minted at first sight
+//! plans          id → full text     agents      certificates issued, by serial number
+//! cursors        the last cursor seen per pipeline, partition and slots; attempts: failed deliveries from an offset
+//! ```
+//!
+//! Not here: cursors themselves (the destination keeps them with the rows), the log's registry of origins (the log), secrets.
+//! Reading order: [`schema`] (tables and their versions) → [`tables`] (names, plans, agents) → [`memory`] → [`error`].
+#![forbid(unsafe_code)]
+
+mod error;
+mod memory;
+mod schema;
+mod tables;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use garam_proto::ClusterId;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, SqliteConnection};
+
+pub use error::MetaError;
+pub use schema::VERSION;
+pub use tables::{IssuedAgent, PipelineRecord};
+
+use memory::Memory;
+
+/// How long a statement waits for another process, such as `garam agent issue`.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The open file.
+///
+/// There is one connection. Every call is a single statement that commits by itself, so a call that is cancelled has
+/// happened or not, and leaves no transaction open.
+#[derive(Debug)]
+pub struct Meta {
+    path: PathBuf,
+    connection: tokio::sync::Mutex<SqliteConnection>,
+    cluster: ClusterId,
+    memory: Memory,
+}
+
+impl Meta {
+    /// Opens or makes the file, checks it and brings it to this version.
+    pub async fn open(path: &Path) -> Result<Arc<Self>, MetaError> {
+        let failed = |source| MetaError::sql(path, "open", source);
+        let mut connection = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .busy_timeout(BUSY_TIMEOUT)
+            .disable_statement_logging()
+            .connect()
+            .await
+            .map_err(failed)?;
+        schema::check(&mut connection, path).await?;
+        // Only now that the file is known to be ours may it be changed.
+        for pragma in ["PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL"] {
+            sqlx::query(pragma).execute(&mut connection).await.map_err(failed)?;
+        }
+        let cluster = schema::migrate(&mut connection, path).await?;
+        Ok(Arc::new(Self {
+            path: path.to_owned(),
+            connection: tokio::sync::Mutex::new(connection),
+            cluster,
+            memory: Memory::default(),
+        }))
+    }
+
+    /// Which installation this is.
+    pub fn cluster(&self) -> ClusterId {
+        self.cluster
+    }
+
+    fn error(&self, action: &'static str, source: sqlx::Error) -> MetaError {
+        MetaError::sql(&self.path, action, source)
+    }
+}

@@ -1,0 +1,84 @@
+//! What can go wrong with the core's own tables, by cause.
+
+use std::path::{Path, PathBuf};
+
+use garam_stage::{Failure, FailureKind};
+
+#[derive(Debug, thiserror::Error)]
+pub enum MetaError {
+    #[error(
+        "{} has format {found}, this build reads up to {supported}: upgrade Garam, nothing was changed",
+        .path.display()
+    )]
+    NewerFormat { path: PathBuf, found: i64, supported: i64 },
+    #[error(
+        "{} is an SQLite file of another program: give this core a data_dir of its own, nothing was changed",
+        .path.display()
+    )]
+    Foreign { path: PathBuf },
+    #[error("{} is damaged: {found}: restore it from a backup, nothing was changed", .path.display())]
+    Damaged { path: PathBuf, found: String },
+    #[error("{}: {what} holds {found:?}, which is not its form", .path.display())]
+    Stored { path: PathBuf, what: &'static str, found: String },
+    #[error(
+        "two plans have the id {id:016x}: change the pipeline's SQL in any way, a blank will do"
+    )]
+    PlanCollision { id: u64 },
+    #[error("{what} is {value}, above what an SQLite integer holds")]
+    TooLarge { what: &'static str, value: u64 },
+    #[error("cannot {action} {}", .path.display())]
+    Sql {
+        path: PathBuf,
+        action: &'static str,
+        #[source]
+        source: sqlx::Error,
+    },
+}
+
+impl MetaError {
+    pub(crate) fn sql(path: &Path, action: &'static str, source: sqlx::Error) -> Self {
+        match primary_code(&source) {
+            // SQLITE_CORRUPT, SQLITE_NOTADB
+            Some(11 | 26) => Self::Damaged { path: path.to_owned(), found: source.to_string() },
+            _ => Self::Sql { path: path.to_owned(), action, source },
+        }
+    }
+
+    /// The kind the supervisor decides by.
+    pub fn kind(&self) -> FailureKind {
+        match self {
+            Self::NewerFormat { .. } | Self::Foreign { .. } | Self::PlanCollision { .. } => {
+                FailureKind::Config
+            }
+            Self::Damaged { .. } | Self::Stored { .. } => FailureKind::Corrupt,
+            Self::TooLarge { .. } => FailureKind::Internal,
+            Self::Sql { source, .. } => match primary_code(source) {
+                // SQLITE_BUSY, SQLITE_LOCKED
+                Some(5 | 6) => FailureKind::Contention,
+                // SQLITE_FULL
+                Some(13) => FailureKind::Full,
+                // SQLITE_PERM, SQLITE_READONLY, SQLITE_CANTOPEN
+                Some(3 | 8 | 14) => FailureKind::Refused,
+                // SQLITE_IOERR
+                Some(10) => FailureKind::Unreachable,
+                _ => FailureKind::Internal,
+            },
+        }
+    }
+}
+
+impl From<MetaError> for Failure {
+    fn from(error: MetaError) -> Self {
+        let failure = Failure::new(error.kind(), error.to_string());
+        match error {
+            MetaError::Sql { source, .. } => failure.because(source),
+            _ => failure,
+        }
+    }
+}
+
+/// SQLite's primary result code, when the error is its own.
+fn primary_code(error: &sqlx::Error) -> Option<i32> {
+    let code = error.as_database_error()?.code()?.parse::<i32>().ok()?;
+    Some(code & 0xff)
+}

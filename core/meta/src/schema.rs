@@ -1,0 +1,138 @@
+//! The tables and their versions.
+//!
+//! `application_id` says that the file is ours, `user_version` how many of [`MIGRATIONS`] it has seen. A migration is never
+//! edited after a release, only followed by another; all that are missing run in one transaction.
+
+use std::path::Path;
+
+use garam_proto::ClusterId;
+use sqlx::{AssertSqlSafe, SqliteConnection};
+
+use crate::error::MetaError;
+
+/// `GARM`.
+const APPLICATION_ID: i64 = 0x4741_524D;
+
+/// The format this build writes.
+pub const VERSION: i64 = MIGRATIONS.len() as i64;
+
+const MIGRATIONS: [&str; 1] = ["
+CREATE TABLE installation (
+  one INTEGER PRIMARY KEY CHECK (one = 1),
+  cluster TEXT NOT NULL,
+  created_us INTEGER NOT NULL
+) STRICT;
+CREATE TABLE streams (
+  name TEXT PRIMARY KEY,
+  id TEXT NOT NULL UNIQUE,
+  first_seen_us INTEGER NOT NULL
+) STRICT;
+CREATE TABLE pipelines (
+  name TEXT PRIMARY KEY,
+  id TEXT NOT NULL UNIQUE,
+  stream TEXT NOT NULL,
+  destination TEXT NOT NULL,
+  first_seen_us INTEGER NOT NULL
+) STRICT;
+CREATE TABLE plans (
+  id INTEGER PRIMARY KEY,
+  text TEXT NOT NULL,
+  first_seen_us INTEGER NOT NULL
+) STRICT;
+CREATE TABLE agents (
+  serial TEXT PRIMARY KEY,
+  agent TEXT NOT NULL,
+  name TEXT NOT NULL,
+  issued_us INTEGER NOT NULL,
+  expires_us INTEGER NOT NULL
+) STRICT;
+CREATE TABLE cursors (
+  pipeline TEXT NOT NULL,
+  partition INTEGER NOT NULL,
+  slot_first INTEGER NOT NULL,
+  slot_last INTEGER NOT NULL,
+  next INTEGER NOT NULL,
+  seen_us INTEGER NOT NULL,
+  PRIMARY KEY (pipeline, partition, slot_first, slot_last)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE attempts (
+  pipeline TEXT NOT NULL,
+  partition INTEGER NOT NULL,
+  slot_first INTEGER NOT NULL,
+  slot_last INTEGER NOT NULL,
+  next INTEGER NOT NULL,
+  count INTEGER NOT NULL,
+  last_us INTEGER NOT NULL,
+  PRIMARY KEY (pipeline, partition, slot_first, slot_last)
+) STRICT, WITHOUT ROWID;
+"];
+
+/// Refuses a file that is damaged, somebody else's or newer, before anything is changed.
+pub(crate) async fn check(connection: &mut SqliteConnection, path: &Path) -> Result<(), MetaError> {
+    let failed = |source| MetaError::sql(path, "check", source);
+    let found: String = sqlx::query_scalar("PRAGMA quick_check(1)")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(failed)?;
+    if found != "ok" {
+        return Err(MetaError::Damaged { path: path.to_owned(), found });
+    }
+    let application: i64 = sqlx::query_scalar("SELECT application_id FROM pragma_application_id")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(failed)?;
+    let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(failed)?;
+    if application != APPLICATION_ID && tables > 0 {
+        return Err(MetaError::Foreign { path: path.to_owned() });
+    }
+    let found = version(connection, path).await?;
+    if found > VERSION {
+        return Err(MetaError::NewerFormat { path: path.to_owned(), found, supported: VERSION });
+    }
+    Ok(())
+}
+
+/// Runs the migrations the file has not seen, and mints the cluster's id for a new one.
+pub(crate) async fn migrate(
+    connection: &mut SqliteConnection,
+    path: &Path,
+) -> Result<ClusterId, MetaError> {
+    let failed = |source| MetaError::sql(path, "migrate", source);
+    let run = |sql: String| sqlx::raw_sql(AssertSqlSafe(sql));
+    // A caller that is cancelled in here drops the connection, which rolls everything back.
+    run("BEGIN IMMEDIATE".into()).execute(&mut *connection).await.map_err(failed)?;
+    let seen = usize::try_from(version(connection, path).await?).unwrap_or(0);
+    for migration in MIGRATIONS.iter().skip(seen) {
+        run((*migration).to_owned()).execute(&mut *connection).await.map_err(failed)?;
+    }
+    let marks =
+        format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}");
+    run(marks).execute(&mut *connection).await.map_err(failed)?;
+    sqlx::query("INSERT INTO installation VALUES (1, ?, ?) ON CONFLICT DO NOTHING")
+        .bind(uuid::Uuid::new_v4().to_string())
+        .bind(crate::tables::now_us())
+        .execute(&mut *connection)
+        .await
+        .map_err(failed)?;
+    run("COMMIT".into()).execute(&mut *connection).await.map_err(failed)?;
+
+    let cluster: String = sqlx::query_scalar("SELECT cluster FROM installation")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(failed)?;
+    cluster.parse().map_err(|_| MetaError::Stored {
+        path: path.to_owned(),
+        what: "the cluster id",
+        found: cluster,
+    })
+}
+
+async fn version(connection: &mut SqliteConnection, path: &Path) -> Result<i64, MetaError> {
+    sqlx::query_scalar("SELECT user_version FROM pragma_user_version")
+        .fetch_one(connection)
+        .await
+        .map_err(|source| MetaError::sql(path, "read the format of", source))
+}

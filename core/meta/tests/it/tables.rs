@@ -1,0 +1,82 @@
+//! Names, plans and certificates.
+
+use garam_meta::{IssuedAgent, MetaError};
+use garam_proto::{AgentId, StreamName};
+use garam_stage::PlanId;
+
+use crate::Place;
+
+fn stream(name: &str) -> StreamName {
+    StreamName::new(name).unwrap()
+}
+
+#[tokio::test]
+async fn a_pipeline_keeps_its_id_whatever_it_reads_and_writes() {
+    let place = Place::new();
+    let meta = place.open().await;
+    let id = meta.pipeline("orders-to-db", &stream("orders"), "sqlite a.db").await.unwrap();
+    let other = meta.pipeline("other", &stream("orders"), "sqlite a.db").await.unwrap();
+    assert_ne!(id, other);
+    drop(meta);
+
+    let meta = place.open().await;
+    let again = meta.pipeline("orders-to-db", &stream("orders2"), "sqlite b.db").await.unwrap();
+    assert_eq!(again, id);
+    let all = meta.pipelines().await.unwrap();
+    assert_eq!(all.len(), 2);
+    assert_eq!(all[0].id, id);
+    assert_eq!((all[0].stream.as_str(), all[0].destination.as_str()), ("orders2", "sqlite b.db"));
+}
+
+#[tokio::test]
+async fn a_stream_keeps_its_id() {
+    let place = Place::new();
+    let id = place.open().await.stream(&stream("raw.app")).await.unwrap();
+    let meta = place.open().await;
+    assert_eq!(meta.stream(&stream("raw.app")).await.unwrap(), id);
+    assert_ne!(meta.stream(&stream("raw.web")).await.unwrap(), id);
+}
+
+#[tokio::test]
+async fn a_plan_is_kept_whole_and_never_changed() {
+    let place = Place::new();
+    let meta = place.open().await;
+    let id = PlanId(u64::MAX);
+    assert_eq!(meta.plan_text(id).await.unwrap(), None);
+    meta.plan(id, "select *\nfrom input").await.unwrap();
+    meta.plan(id, "select *\nfrom input").await.unwrap();
+    let error = meta.plan(id, "select 1").await.unwrap_err();
+    assert!(matches!(error, MetaError::PlanCollision { id: u64::MAX }), "{error}");
+    let text = place.open().await.plan_text(id).await.unwrap();
+    assert_eq!(text.as_deref(), Some("select *\nfrom input"));
+}
+
+#[tokio::test]
+async fn certificates_are_listed_as_issued() {
+    let place = Place::new();
+    let meta = place.open().await;
+    let issued = |name: &str, serial: &str, issued_us| IssuedAgent {
+        agent: AgentId([3; 16]),
+        name: name.into(),
+        serial: serial.into(),
+        issued_us,
+        expires_us: issued_us + 1_000,
+    };
+    let (first, second, other) =
+        (issued("web-1", "0a", 1), issued("web-1", "09", 2), issued("db-1", "ff", 3));
+    for agent in [&second, &first, &other, &first] {
+        meta.record_agent(agent).await.unwrap();
+    }
+    assert_eq!(place.open().await.agents().await.unwrap(), [other, first, second]);
+}
+
+#[tokio::test]
+async fn an_edited_id_is_named() {
+    let place = Place::new();
+    let meta = place.open().await;
+    meta.pipeline("p", &stream("s"), "d").await.unwrap();
+    place.execute("update pipelines set id = 'nonsense'").await;
+    let error = meta.pipeline("p", &stream("s"), "d").await.unwrap_err();
+    let text = error.to_string().replace(&place.path().display().to_string(), "DB");
+    assert_eq!(text, "DB: a pipeline's id holds \"nonsense\", which is not its form");
+}
