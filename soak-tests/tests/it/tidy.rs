@@ -92,13 +92,17 @@ fn strays(paths: &BTreeSet<PathBuf>, read: &dyn Fn(&Path) -> String) -> Problems
 /// Where a crate begins: a library, a program, a test, a fuzz target.
 fn is_root(path: &Path) -> bool {
     let parts: Vec<&str> = path.iter().filter_map(|part| part.to_str()).collect();
-    match parts[..] {
-        [.., "src", "lib.rs" | "main.rs"] | [.., "build.rs"] => true,
-        [.., "src", "bin", _] | [.., "src", "bin", _, "main.rs"] => true,
-        [.., "tests" | "benches" | "examples" | "fuzz_targets", _] => true,
-        [.., "tests" | "benches" | "examples", _, "main.rs"] => true,
-        _ => false,
+    if parts.contains(&"src") {
+        let library_or_program = matches!(parts[..], [.., "src", "lib.rs" | "main.rs"]);
+        return library_or_program
+            || matches!(parts[..], [.., "src", "bin", _] | [.., "src", "bin", _, "main.rs"]);
     }
+    matches!(
+        parts[..],
+        [.., "build.rs"]
+            | [.., "tests" | "benches" | "examples" | "fuzz_targets", _]
+            | [.., "tests" | "benches" | "examples", _, "main.rs"]
+    )
 }
 
 /// The files that each `mod name;` of a file may mean.
@@ -283,6 +287,7 @@ mod can_fail {
             ("a/src/two/leaf.rs", ""),
             ("a/src/gone.rs", ""),
             ("a/src/deep.rs", ""),
+            ("a/src/two/tests/x.rs", ""),
             ("a/tests/it/main.rs", "#[path = \"../../fuzz/src/entries.rs\"]\nmod entries;\nmod x;"),
             ("a/tests/it/x.rs", ""),
             ("a/tests/it/y.rs", ""),
@@ -298,8 +303,10 @@ mod can_fail {
                 .unwrap_or_default()
         };
         let strays = strays(&paths, &read);
-        assert_eq!(strays.len(), 3, "{strays:?}");
-        for (stray, expected) in strays.iter().zip(["src/deep.rs", "src/gone.rs", "it/y.rs"]) {
+        assert_eq!(strays.len(), 4, "{strays:?}");
+        for (stray, expected) in
+            strays.iter().zip(["src/deep.rs", "src/gone.rs", "two/tests/x.rs", "it/y.rs"])
+        {
             assert!(stray.contains(expected), "{stray}");
         }
     }
