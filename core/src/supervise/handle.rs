@@ -45,13 +45,21 @@ pub enum ControlError {
 impl Supervision {
     /// Starts the tree: supervisors on a control thread of their own, tasks on `data`.
     pub fn start(root: Branch, data: Handle) -> io::Result<SupervisionHandle> {
+        Self::start_with(root, data, Timing::default())
+    }
+
+    pub(super) fn start_with(
+        root: Branch,
+        data: Handle,
+        timing: Timing,
+    ) -> io::Result<SupervisionHandle> {
         let control = Builder::new_current_thread().enable_all().build()?;
         let (exit, exited) = watch::channel(None);
         let (planted, root_addr) = mpsc::sync_channel(1);
         let life = move || {
             let system = System::with_tokio_rt(move || control);
             let ended = system.block_on(async move {
-                let (addr, report) = plant(root, data, Timing::default());
+                let (addr, report) = plant(root, data, timing);
                 // The starter waits for it below; if it has gone, nobody can ever stop this tree.
                 if planted.send(addr).is_err() {
                     return broken("whoever started the tree has gone");

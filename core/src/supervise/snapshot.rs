@@ -1,6 +1,5 @@
 //! What is seen of the tree at one moment, and how it is drawn. Stable JSON: `/v1/tree` serves it, `garam tree` draws it.
 
-use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -172,8 +171,7 @@ fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_control() {
-            // Writing to a string cannot fail.
-            let _ = write!(out, "{}", c.escape_default());
+            out.extend(c.escape_default());
         } else {
             out.push(c);
         }

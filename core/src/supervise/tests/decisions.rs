@@ -105,3 +105,37 @@ fn removing_a_member_while_its_group_restarts_restarts_the_others() {
     node.tick(node.next_wake().unwrap());
     assert_eq!(node.take_actions(), [Action::Spawn(0), Action::Spawn(1)]);
 }
+
+#[test]
+fn who_comes_while_its_group_goes_down_comes_up_with_it() {
+    let (mut node, now) = started(Strategy::OneForAll);
+    node.park("b", now).unwrap();
+    node.exited(1, Exit::Finished, now);
+    node.exited(0, failed("a"), now);
+    node.add(idle("d"), now).unwrap();
+    node.resume("b", now).unwrap();
+    node.take_actions();
+    node.exited(2, Exit::Killed, now);
+    node.tick(node.next_wake().unwrap());
+    let spawned = [Action::Spawn(0), Action::Spawn(1), Action::Spawn(2), Action::Spawn(3)];
+    assert_eq!(node.take_actions(), spawned);
+}
+
+#[test]
+fn a_temporary_member_goes_down_with_its_group_and_stays_away() {
+    let now = Instant::now();
+    let session = Child {
+        restart: Restart::Temporary,
+        ..Child::new("s", factory(|_| std::future::pending()))
+    };
+    let children = vec![idle("a"), Spec::Task(session)];
+    let branch = branch("n", Strategy::RestForOne, children);
+    let mut node = Node::new(String::new(), branch, None, Timing::default(), 1, now);
+    node.start(now);
+    node.exited(0, failed("a"), now);
+    node.exited(1, Exit::Killed, now);
+    node.take_actions();
+    node.tick(node.next_wake().unwrap());
+    assert_eq!(node.take_actions(), [Action::Spawn(0)]);
+    assert!(node.slot_named("s").is_none());
+}

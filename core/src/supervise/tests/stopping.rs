@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use actix::{Context as ActorContext, Handler, Message};
 
+use super::super::restarts::Timing;
 use super::super::supervisor::Supervisor;
 use super::super::*;
 use super::world::{Order, Stage, all_run, branch, in_tree, node};
@@ -165,7 +166,9 @@ fn a_task_that_cannot_be_cut_off_ends_the_process() {
     let holder =
         Child { progress_deadline: Some(Duration::from_millis(100)), ..Child::new("holder", hold) };
     let root = branch("root", Strategy::OneForOne, vec![Spec::Task(holder)]);
-    let tree = Supervision::start(root, data.handle().clone()).unwrap();
+    let soon = Duration::from_millis(20);
+    let timing = Timing { heartbeat: soon, abort_grace: soon, ..Timing::default() };
+    let tree = Supervision::start_with(root, data.handle().clone(), timing).unwrap();
     let exit = actix::System::new().block_on(tree.wait_exit());
     drop(release);
     let RootExit::Broken(fault) = exit else { panic!("not broken") };

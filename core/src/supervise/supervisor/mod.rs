@@ -5,6 +5,9 @@
 //! Promise: if this actor panics, its children are cut off, its report is missing, and whoever waits for the report ends
 //! the process (the root's is awaited by the control thread).
 
+mod looking;
+mod messages;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -13,59 +16,31 @@ use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
-use super::Stop;
-use super::exit::Fault;
-use super::handle::ControlError;
-use super::kill::KillSwitch;
-use super::node::{Action, Node, NodeEnd, SlotId, SlotState, join};
-use super::progress::{Progress, Watch};
-use super::restarts::Timing;
-use super::snapshot::{Snapshot, State, millis};
-use super::spec::{Branch, Child, Spec};
-use super::task::{self, Context as TaskContext};
+use crate::supervise::Stop;
+use crate::supervise::exit::Fault;
+use crate::supervise::handle::ControlError;
+use crate::supervise::kill::KillSwitch;
+use crate::supervise::node::{Action, Node, NodeEnd, SlotId, join};
+use crate::supervise::progress::{Progress, Watch};
+use crate::supervise::restarts::Timing;
+use crate::supervise::snapshot::Snapshot;
+use crate::supervise::spec::{Branch, Child, Spec};
+use crate::supervise::task::{self, Context as TaskContext};
 
 /// Control messages are few; whoever sends more waits.
 const MAILBOX: usize = 16;
 
-/// Asks the branch to stop. Answered at once; the end comes as a [`Report`].
-pub(super) struct Halt(pub(super) Stop);
-
-/// Asks for the branch as it is now.
-pub(super) struct Look;
-
-/// A change to the tree, on its way down.
-pub(super) struct Command {
-    /// What is left of the path from here.
-    pub(super) path: Vec<String>,
-    pub(super) verb: Verb,
-}
-
-pub(super) enum Verb {
-    /// The path names the branch; the others name the child.
-    Add(Box<Spec>),
-    Remove,
-    Park,
-    Resume,
-}
-
-/// The last word of a supervisor.
-pub(super) struct Report {
-    pub(super) end: NodeEnd,
-    /// What the branch consisted of, children added while it ran included.
-    pub(super) children: Vec<Spec>,
-    pub(super) late: Vec<String>,
-    pub(super) seen: Snapshot,
-}
+pub(in crate::supervise) use messages::{Command, Halt, Look, Report, Verb};
 
 /// What all supervisors of a tree share.
 #[derive(Clone)]
-pub(super) struct Ground {
-    pub(super) data: Handle,
-    pub(super) timing: Timing,
-    pub(super) kill: KillSwitch,
+pub(in crate::supervise) struct Ground {
+    pub(in crate::supervise) data: Handle,
+    pub(in crate::supervise) timing: Timing,
+    pub(in crate::supervise) kill: KillSwitch,
 }
 
-pub(super) struct Supervisor {
+pub(in crate::supervise) struct Supervisor {
     node: Node,
     ground: Ground,
     live: HashMap<SlotId, Live>,
@@ -83,7 +58,7 @@ enum Live {
 
 impl Supervisor {
     /// Starts a supervisor on this thread. Without a report it has broken.
-    pub(super) fn plant(
+    pub(in crate::supervise) fn plant(
         path: String,
         branch: Branch,
         before: Option<&Snapshot>,
@@ -223,53 +198,6 @@ impl Supervisor {
         ctx.stop();
     }
 
-    /// This branch with its tasks; running branches below are still without children.
-    fn look(&mut self) -> Snapshot {
-        let now = Instant::now();
-        let children = self.node.slots.iter().map(|slot| {
-            let alive = matches!(slot.state, SlotState::Running | SlotState::Ending { .. });
-            let mut snapshot = Snapshot {
-                name: slot.spec.name().to_owned(),
-                path: join(&self.node.path, slot.spec.name()),
-                role: role(&slot.spec).to_owned(),
-                state: state(slot.state, now),
-                generation: slot.generation,
-                restarts: slot.restarts,
-                last_fault: slot.last_fault.clone(),
-                uptime_ms: alive.then(|| millis(now.duration_since(slot.began))),
-                since_progress_ms: None,
-                children: Vec::new(),
-            };
-            match self.live.get_mut(&slot.id) {
-                Some(Live::Task { watch, deadline, .. }) => {
-                    snapshot.since_progress_ms = deadline.map(|_| millis(watch.idle(now)));
-                    if snapshot.state == State::Running {
-                        snapshot.state = activity(watch, deadline.is_some());
-                    }
-                }
-                Some(Live::Branch(_)) => {}
-                None => {
-                    let seen = self.seen.get(&slot.id);
-                    snapshot.children = seen.map(|seen| seen.children.clone()).unwrap_or_default();
-                }
-            }
-            snapshot
-        });
-        let children = children.collect();
-        Snapshot {
-            name: self.node.branch.name.clone(),
-            path: self.node.path.clone(),
-            role: self.node.branch.strategy.name().to_owned(),
-            state: if self.node.is_leaving() { State::Stopping } else { State::Running },
-            generation: 1,
-            restarts: 0,
-            last_fault: None,
-            uptime_ms: Some(millis(now.duration_since(self.began))),
-            since_progress_ms: None,
-            children,
-        }
-    }
-
     fn obey(&mut self, name: Option<&str>, verb: Verb) -> Result<(), ControlError> {
         let now = Instant::now();
         let named = || name.ok_or(ControlError::NoSuchChild { path: String::new() });
@@ -311,10 +239,6 @@ impl Drop for Supervisor {
     }
 }
 
-impl Message for Halt {
-    type Result = ();
-}
-
 impl Handler<Halt> for Supervisor {
     type Result = ();
 
@@ -322,10 +246,6 @@ impl Handler<Halt> for Supervisor {
         self.node.stop(how, Instant::now());
         self.drive(ctx);
     }
-}
-
-impl Message for Look {
-    type Result = Result<Snapshot, ControlError>;
 }
 
 impl Handler<Look> for Supervisor {
@@ -351,10 +271,6 @@ impl Handler<Look> for Supervisor {
     }
 }
 
-impl Message for Command {
-    type Result = Result<(), ControlError>;
-}
-
 impl Handler<Command> for Supervisor {
     type Result = ResponseFuture<Result<(), ControlError>>;
 
@@ -375,32 +291,5 @@ impl Handler<Command> for Supervisor {
             }),
             Err(error) => Box::pin(std::future::ready(Err(error))),
         }
-    }
-}
-
-fn role(spec: &Spec) -> &'static str {
-    match spec {
-        Spec::Task(_) => "task",
-        Spec::Branch(branch) => branch.strategy.name(),
-    }
-}
-
-fn state(state: SlotState, now: Instant) -> State {
-    match state {
-        SlotState::Running => State::Running,
-        SlotState::Ending { .. } | SlotState::Down => State::Stopping,
-        SlotState::BackingOff { until } => {
-            State::BackingOff { retry_in_ms: millis(until.saturating_duration_since(now)) }
-        }
-        SlotState::Parked => State::Parked,
-        SlotState::Stopped => State::Stopped,
-    }
-}
-
-fn activity(watch: &Watch, is_watched: bool) -> State {
-    match watch.waits_for() {
-        Some(on) => State::Waiting { on: on.to_owned() },
-        None if is_watched && !watch.has_begun() => State::Starting,
-        None => State::Running,
     }
 }
