@@ -116,7 +116,7 @@ pub(crate) enum Verdict {
 }
 
 /// The state of one partition's origins.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Fold {
     /// Ordered, so that snapshots are the same bytes for the same state.
     origins: BTreeMap<OriginId, Held>,
@@ -124,7 +124,7 @@ pub(crate) struct Fold {
     live: usize,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Held {
     /// Shared with the entries a reader handed out; changed in place while nobody else holds it.
     state: Arc<OriginState>,

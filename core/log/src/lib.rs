@@ -12,6 +12,7 @@
 mod api;
 pub mod embedded;
 mod fold;
+pub mod inspect;
 
 pub use api::{
     Append, AppendBody, Appended, Bounds, Claim, ClaimDenied, Claimed, Entry, EntryBody,

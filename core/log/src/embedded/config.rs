@@ -17,7 +17,7 @@ pub struct LogConfig {
     pub dir: PathBuf,
     pub streams: Vec<StreamConfig>,
     /// Bytes of entries after which a segment is sealed. A stream with a small quota uses smaller ones.
-    /// Default 64 MiB, at least 64 KiB.
+    /// Default 64 MiB, at least 4 KiB.
     pub segment_size: u64,
     /// Bytes of requests that may wait for the writer; enqueueing waits beyond it. Default 32 MiB.
     pub queue_bytes: u32,
@@ -62,9 +62,9 @@ impl LogConfig {
 
     /// Refuses what the log could not serve.
     pub fn check(&self) -> Result<(), LogError> {
-        if self.segment_size < 64 * 1024 {
+        if self.segment_size < 4 * 1024 {
             return Err(invalid(format!(
-                "segment_size {} is below 64 KiB: raise it",
+                "segment_size {} is below 4 KiB: raise it",
                 self.segment_size
             )));
         }

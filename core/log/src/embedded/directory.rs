@@ -60,6 +60,14 @@ impl Directory {
         })
     }
 
+    /// Every reader that matters has set its pins.
+    pub(crate) fn allow_trimming(&self) {
+        for stream in self.all() {
+            stream.partitions.iter().for_each(|partition| partition.set_trimmable());
+        }
+        self.trimming.store(true, Ordering::Release);
+    }
+
     /// All streams, by name.
     pub(crate) fn all(&self) -> Vec<Arc<StreamShared>> {
         let streams = self.streams.read().unwrap_or_else(PoisonError::into_inner);

@@ -98,11 +98,12 @@ pub(crate) fn write(
     payload: &[u8],
     payload_crc: u32,
 ) -> Result<(), Malformed> {
+    let (header_len, payload_len) = (length(header)?, length(payload)?);
     let start = out.len();
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&[kind, 0, 0, 0]);
-    out.extend_from_slice(&length(header)?.to_le_bytes());
-    out.extend_from_slice(&length(payload)?.to_le_bytes());
+    out.extend_from_slice(&header_len.to_le_bytes());
+    out.extend_from_slice(&payload_len.to_le_bytes());
     out.extend_from_slice(&place.offset.to_le_bytes());
     out.extend_from_slice(&place.synced_to.to_le_bytes());
     out.extend_from_slice(&payload_crc.to_le_bytes());

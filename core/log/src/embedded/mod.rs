@@ -18,7 +18,7 @@ pub(crate) mod directory;
 pub(crate) mod entry;
 pub(crate) mod fs;
 mod partition;
-mod reader;
+pub(crate) mod reader;
 pub(crate) mod recovery;
 mod registry;
 mod request;
@@ -32,7 +32,6 @@ pub(crate) mod walk;
 mod writer;
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -163,9 +162,10 @@ impl EmbeddedLog {
     }
 
     /// From now on segments may be removed. Pins do not survive a restart, so the core calls this once every pipeline it
-    /// knows has set its own; until then the log only grows (and a full stream holds).
+    /// knows has set its own; until then the log only grows (and a full stream holds). A stream that is added later is
+    /// trimmed once it has had a pin.
     pub fn allow_trimming(&self) {
-        self.directory.trimming.store(true, Ordering::Release);
+        self.directory.allow_trimming();
     }
 
     /// How every partition is doing, by stream and index.

@@ -93,7 +93,8 @@ impl Reader {
         self.fingerprint
     }
 
-    fn advance(&mut self) -> Result<Option<Entry>, LogError> {
+    /// The next entry if it is durable already.
+    pub(crate) fn advance(&mut self) -> Result<Option<Entry>, LogError> {
         if self.position >= self.known_end {
             self.known_end = *self.end.borrow_and_update();
         }

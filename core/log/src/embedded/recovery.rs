@@ -8,7 +8,8 @@
 //! ```text
 //! newest segment   header ✓ snapshot ✓ entry ✓ entry ✓ entry ✗ ...
 //!                                                       │
-//!     below `durable_to`, or an entry header behind it (right salt, right checksum) has `synced_to` above it?
+//!     below `durable_to`, or whole but not following from those before it, or an entry header behind it
+//!     (right salt, right checksum) has `synced_to` above it?
 //!         yes: damage. The partition serves what lies before it and stops there; nothing is deleted.
 //!         no:  torn tail, never acknowledged. Cut here.
 //! ```
@@ -51,8 +52,16 @@ pub(crate) struct Extent {
     pub end_at: u64,
     pub fingerprint: Fingerprint,
     pub entries: u64,
-    /// The first entry that is not good: its byte, and why.
-    pub broken: Option<(u64, String)>,
+    pub broken: Option<Broken>,
+}
+
+/// The first entry that is not good.
+#[derive(Debug, Clone)]
+pub(crate) struct Broken {
+    pub at: u64,
+    pub why: String,
+    /// Its checksums are good, but it does not follow, or this build does not know it. No crash leaves such an entry.
+    pub whole: bool,
 }
 
 /// The segments of a partition by name, oldest first, with the newest header of each.
@@ -114,9 +123,8 @@ pub(crate) fn open(
         Err(SegmentError::Newer(found)) => return Err(newer(path, found)),
         Err(SegmentError::Io(error)) => return Err(io("read", path, error)),
     };
-    if let Some((at, why)) = &extent.broken {
-        let (at, damaged) = (*at, is_damage(env, path, &header, &snapshot, &extent)?);
-        if damaged {
+    if let Some(Broken { at, why, whole }) = extent.broken.clone() {
+        if whole || is_damage(env, path, &header, &snapshot, &extent)? {
             tracing::error!(partition = %id, offset = extent.end, file = %path.display(), at, why,
                 action = "restore the partition from a backup, or accept the loss with an operator's decision",
                 "partition is damaged below its durable end");
@@ -128,7 +136,7 @@ pub(crate) fn open(
                 incarnation: header.incarnation,
                 segments,
                 end: extent.end,
-                live: Err(damage(id, extent.end, path, at, why.clone())),
+                live: Err(damage(id, extent.end, path, at, why)),
                 known: Some(extent.fold),
             });
         }
@@ -153,13 +161,13 @@ pub(crate) fn extent(mut opened: Opened, size: u64) -> Result<Extent, SegmentErr
             Ok(Some(found)) => found,
             Ok(None) => return Ok(extent),
             Err(WalkError::Broken { at, why }) => {
-                extent.broken = Some((at, why));
+                extent.broken = Some(Broken { at, why, whole: false });
                 return Ok(extent);
             }
             Err(WalkError::Io(error)) => return Err(SegmentError::Io(error)),
         };
         if let Err(why) = replay(&mut extent.fold, &found.prefix, &found.header, extent.end) {
-            extent.broken = Some((found.at, why));
+            extent.broken = Some(Broken { at: found.at, why, whole: true });
             return Ok(extent);
         }
         extent.end += 1;

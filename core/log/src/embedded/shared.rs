@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use garam_proto::{AgentId, Generation, Incarnation, LogOffset, OriginId, PartitionId};
@@ -37,6 +37,8 @@ pub(crate) struct PartitionShared {
     /// As of the durable end. Ordered: an agent's origins lie together.
     origins: Mutex<BTreeMap<OriginId, Arc<OriginState>>>,
     pins: Mutex<BTreeMap<String, LogOffset>>,
+    /// Nothing goes before this is set: a stream that is added later waits for the first pin of its own.
+    trimmable: AtomicBool,
     fault: Mutex<Option<LogError>>,
     full: Mutex<Option<String>>,
 }
@@ -69,6 +71,7 @@ impl PartitionShared {
             segments: Mutex::new(segments),
             origins: Mutex::default(),
             pins: Mutex::default(),
+            trimmable: AtomicBool::new(false),
             fault: Mutex::default(),
             full: Mutex::default(),
         }
@@ -136,10 +139,19 @@ impl PartitionShared {
 
     pub(crate) fn pin(&self, reader: &str, next: LogOffset) {
         held(&self.pins).insert(reader.to_owned(), next);
+        self.set_trimmable();
     }
 
     pub(crate) fn unpin(&self, reader: &str) {
         held(&self.pins).remove(reader);
+    }
+
+    pub(crate) fn set_trimmable(&self) {
+        self.trimmable.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_trimmable(&self) -> bool {
+        self.trimmable.load(Ordering::Acquire)
     }
 
     /// The lowest offset a reader still needs.

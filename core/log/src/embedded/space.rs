@@ -49,7 +49,10 @@ impl Writer {
 
     pub(crate) fn set_full(&mut self, stream: usize, why: String) {
         if let Some(state) = self.streams.get_mut(stream) {
-            tracing::warn!(stream = %state.config.name, why, "stream is full, its agents hold");
+            let first = state.partitions.first().and_then(|&n| self.partitions.get(n));
+            if first.is_some_and(|partition| partition.shared.full().is_none()) {
+                tracing::warn!(stream = %state.config.name, why, "stream is full, its agents hold");
+            }
             state.full = Some(why);
         }
         self.show_full(stream);
@@ -58,6 +61,10 @@ impl Writer {
     /// Shows in the statistics whether the stream is full.
     pub(crate) fn show_full(&self, stream: usize) {
         let Some(state) = self.streams.get(stream) else { return };
+        // On a full disk only a write that succeeds tells that there is room again.
+        if state.full.is_none() && state.disk_full {
+            return;
+        }
         for partition in state.partitions.iter().filter_map(|&n| self.partitions.get(n)) {
             partition.shared.set_full(state.full.clone());
         }
@@ -90,7 +97,8 @@ impl Writer {
         let partitions =
             state.partitions.iter().filter_map(|&n| Some((n, self.partitions.get(n)?)));
         // A damaged partition keeps everything: somebody has to look at it.
-        let sound = partitions.filter(|(_, partition)| partition.live.is_ok());
+        let sound = partitions
+            .filter(|(_, partition)| partition.live.is_ok() && partition.shared.is_trimmable());
         let candidates = sound.map(|(number, partition)| Candidate {
             number,
             segments: partition.shared.segments().clone(),

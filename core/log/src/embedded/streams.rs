@@ -101,6 +101,7 @@ impl Writer {
             partitions: numbers,
             bytes: 0,
             full: None,
+            disk_full: false,
         });
         self.count_stream(number);
         Ok(())

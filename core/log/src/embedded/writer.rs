@@ -62,6 +62,8 @@ pub(crate) struct Stream {
     pub bytes: u64,
     /// Why nothing is taken until the next upkeep.
     pub full: Option<String>,
+    /// The last write was refused by a full disk.
+    pub disk_full: bool,
 }
 
 impl Writer {
@@ -248,7 +250,12 @@ impl Writer {
             let Some(partition) = self.partitions.get_mut(number) else { continue };
             let Ok(live) = &mut partition.live else { continue };
             match live.sync() {
-                Ok(()) => live.publish(&partition.shared, &partition.published),
+                Ok(()) => {
+                    live.publish(&partition.shared, &partition.published);
+                    if let Some(stream) = self.streams.get_mut(partition.stream) {
+                        stream.disk_full = false;
+                    }
+                }
                 Err(error) => {
                     let fault = partition.stop("sync the log", &error);
                     failed.push((number, fault));
@@ -273,8 +280,7 @@ impl Writer {
             return partition.stop("take back a write that the full disk refused", &error);
         }
         let (stream, id) = (partition.stream, partition.shared.id.clone());
-        let why = format!("the disk is full ({error}): free space, the log goes on by itself");
-        self.set_full(stream, why.clone());
+        let why = self.disk_is_full(stream, error);
         self.relearn();
         LogError::Full { partition: id, why }
     }
@@ -315,16 +321,24 @@ impl Writer {
             Ok(forgotten) if forgotten.is_empty() => {}
             Ok(_) => self.relearn(),
             Err((action, error)) if is_full(&error) && action != "sync" => {
-                let why =
-                    format!("the disk is full ({error}): free space, the log goes on by itself");
                 let stream = partition.stream;
-                self.set_full(stream, why);
+                self.disk_is_full(stream, &error);
             }
             Err((action, error)) => {
                 partition.stop(&format!("{action} a new segment"), &error);
             }
         }
         self.count_bytes(&[number]);
+    }
+
+    /// The stream holds until the next upkeep tries again.
+    fn disk_is_full(&mut self, stream: usize, error: &io::Error) -> String {
+        let why = format!("the disk is full ({error}): free space, the log goes on by itself");
+        if let Some(state) = self.streams.get_mut(stream) {
+            state.disk_full = true;
+        }
+        self.set_full(stream, why.clone());
+        why
     }
 
     fn upkeep(&mut self) {

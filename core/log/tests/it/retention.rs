@@ -1,0 +1,255 @@
+//! What goes and what stays: pins, age by the log clock, quotas.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use garam_log::embedded::Env;
+use garam_log::{
+    AppendBody, Appended, EmbeddedLog, Log, LogConfig, LogError, OnFull, State, StreamConfig,
+};
+use garam_proto::LogOffset;
+
+use crate::kit::*;
+use crate::world::{Clock, world};
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+struct Room {
+    log: Arc<EmbeddedLog>,
+    clock: Clock,
+    env: Env,
+    config: LogConfig,
+    mark: u128,
+    _dir: tempfile::TempDir,
+}
+
+/// A log of one origin with small segments, kept for two hours or 1 MiB.
+async fn room() -> Room {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, clock, env) = world();
+    let mut config = config(dir.path());
+    config.segment_size = 16 * 1024;
+    config.streams[0].retain = 2 * HOUR;
+    config.streams[0].quota = 1024 * 1024;
+    let log = EmbeddedLog::open_with(config.clone(), env.clone()).unwrap();
+    granted(&log, 1, 10).await;
+    Room { log, clock, env, config, mark: 0, _dir: dir }
+}
+
+impl Room {
+    async fn fill(&mut self, blocks: usize) -> Result<(), LogError> {
+        for _ in 0..blocks {
+            let payload = [b'x'; 8000];
+            append(&self.log, block(1, 10, self.mark, &payload)).await?;
+            self.mark += 8000;
+        }
+        Ok(())
+    }
+
+    fn start(&self) -> u64 {
+        self.log.bounds(&partition("s", 0)).unwrap().start.0
+    }
+
+    fn end(&self) -> LogOffset {
+        self.log.bounds(&partition("s", 0)).unwrap().end
+    }
+
+    fn pin(&self, reader: &str, next: LogOffset) {
+        self.log.pin(&partition("s", 0), reader, next);
+    }
+
+    /// Two upkeeps began and one was whole.
+    async fn upkeep(&self) {
+        let beats = self.log.progress().beats;
+        until("upkeep", async || self.log.progress().beats > beats + 2).await;
+    }
+
+    async fn reopen(&mut self) {
+        self.reopen_after(Duration::ZERO).await;
+    }
+
+    async fn reopen_after(&mut self, off: Duration) {
+        self.log.shutdown().await;
+        self.clock.skip(off);
+        self.log = EmbeddedLog::open_with(self.config.clone(), self.env.clone()).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn nothing_goes_before_trimming_is_allowed_or_while_it_is_young_or_pinned() {
+    let mut room = room().await;
+    room.fill(20).await.unwrap();
+    room.clock.pass(3 * HOUR);
+    room.upkeep().await;
+    assert_eq!(room.start(), 0, "trimming was not allowed yet");
+
+    room.pin("slow", LogOffset(5));
+    room.pin("fast", room.end());
+    room.log.allow_trimming();
+    until("trimmed to the slow reader's segment", async || room.start() > 0).await;
+    room.upkeep().await;
+    assert!(room.start() <= 5, "{}", room.start());
+    assert!(room.log.reader(&partition("s", 0), LogOffset(5)).await.is_ok());
+
+    room.log.unpin(&partition("s", 0), "slow");
+    until("only the fast reader's segment is left", async || room.log.stats()[0].segments <= 1)
+        .await;
+
+    room.fill(20).await.unwrap();
+    room.pin("fast", room.end());
+    let start = room.start();
+    room.clock.pass(HOUR);
+    room.upkeep().await;
+    assert_eq!(room.start(), start, "younger than retain");
+}
+
+#[tokio::test]
+async fn the_quota_takes_what_is_young_but_never_what_is_pinned() {
+    let mut room = room().await;
+    room.log.allow_trimming();
+    room.fill(300).await.unwrap();
+    assert!(room.start() > 0, "2.4 MB went through a quota of 1 MiB");
+    assert!(room.log.stats()[0].bytes <= 1024 * 1024 + 9000);
+
+    room.pin("slow", LogOffset(room.start()));
+    let start = room.start();
+    let full = room.fill(300).await;
+    let why = full.unwrap_err().to_string();
+    assert!(why.contains("slow stands at") && why.contains("raise the quota"), "{why}");
+    assert!(matches!(room.log.stats()[0].state, State::Full(_)));
+    assert_eq!(room.start(), start);
+    let repeat = append(&room.log, block(1, 10, 0, b"x")).await.unwrap();
+    assert!(matches!(repeat, Appended::Repeat { .. }), "a full stream still tells what it has");
+    assert!(matches!(granted_or_full(&room.log).await, Err(LogError::Full { .. })));
+
+    room.pin("slow", room.end());
+    until("there is room again", async || granted_or_full(&room.log).await.is_ok()).await;
+    room.fill(10).await.unwrap();
+}
+
+async fn granted_or_full(log: &EmbeddedLog) -> Result<garam_log::Claimed, LogError> {
+    log.claim(claim(2, 10)).await?.wait().await
+}
+
+#[tokio::test]
+async fn a_reader_inside_a_trimmed_segment_reads_it_to_its_end() {
+    let mut room = room().await;
+    room.fill(9).await.unwrap();
+    let mut reader = room.log.reader(&partition("s", 0), LogOffset(0)).await.unwrap();
+    reader.next().await.unwrap();
+    room.pin("other", room.end());
+    room.log.allow_trimming();
+    room.clock.pass(3 * HOUR);
+    until("trimmed", async || room.start() > 0).await;
+    room.upkeep().await;
+    let mut last = reader.next().await.unwrap();
+    let gone = loop {
+        match reader.next().await {
+            Ok(entry) => last = entry,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(gone, LogError::OutOfRange { .. }), "{gone}");
+    assert_eq!(reader.position(), last.offset.next());
+    let early = room.log.reader(&partition("s", 0), LogOffset(0)).await.err().unwrap();
+    assert!(matches!(early, LogError::OutOfRange { .. }), "{early}");
+}
+
+#[tokio::test]
+async fn the_log_clock_advances_at_most_an_hour_while_the_core_is_off() {
+    let mut room = room().await;
+    room.fill(5).await.unwrap();
+    room.clock.pass(Duration::from_secs(61));
+    room.reopen_after(72 * HOUR).await;
+    room.pin("reader", room.end());
+    room.log.allow_trimming();
+    room.upkeep().await;
+    assert_eq!(room.start(), 0, "three days off count as one hour");
+    room.clock.pass(HOUR);
+    until("older than retain", async || room.start() > 0).await;
+}
+
+#[tokio::test]
+async fn a_lost_clock_file_only_makes_the_log_younger() {
+    let mut room = room().await;
+    room.clock.pass(10 * HOUR);
+    room.fill(5).await.unwrap();
+    room.log.shutdown().await;
+    std::fs::write(room.config.dir.join("CLOCK"), b"torn").unwrap();
+    room.log = EmbeddedLog::open_with(room.config.clone(), room.env.clone()).unwrap();
+    room.pin("reader", room.end());
+    room.log.allow_trimming();
+    room.upkeep().await;
+    assert_eq!(room.start(), 0);
+    room.clock.pass(3 * HOUR);
+    until("older than retain", async || room.start() > 0).await;
+}
+
+#[tokio::test]
+async fn retired_origins_are_forgotten_by_writer_and_readers_alike() {
+    let mut room = room().await;
+    let mut reader = room.log.reader(&partition("s", 0), LogOffset(0)).await.unwrap();
+    granted(&room.log, 2, 10).await;
+    append(&room.log, append_of(2, 10, AppendBody::Retire { mark: 0 })).await.unwrap();
+    assert_eq!(room.log.stats()[0].origins, 2);
+    room.clock.pass(3 * HOUR);
+    room.fill(4).await.unwrap();
+    until("forgotten", async || room.log.stats()[0].origins == 1).await;
+    let mut again = claim(2, 11);
+    again.from = 77;
+    let claimed = room.log.claim(again).await.unwrap().wait().await.unwrap();
+    assert_eq!(claimed.state.mark, 77, "it begins anew");
+    room.fill(4).await.unwrap();
+    room.reopen().await;
+    let truth = read_all(&room.log, &partition("s", 0)).await.unwrap();
+    assert_eq!(truth.last().unwrap().offset.next(), room.end());
+    while reader.position() < truth[6].offset {
+        reader.next().await.unwrap();
+    }
+    let report = &garam_log::inspect::inspect(&room.config.dir).unwrap()[0];
+    assert!(report.problems.is_empty(), "{:?}", report.problems);
+    assert_eq!(report.origins.len(), 2);
+    assert_eq!(report.end, room.end());
+}
+
+#[tokio::test]
+async fn a_stream_that_is_added_later_waits_for_its_first_pin() {
+    let room = room().await;
+    room.log.allow_trimming();
+    let mut late = StreamConfig::new(stream("_quarantine.p"));
+    late.quota = 1024 * 1024;
+    late.retain = Duration::ZERO;
+    room.log.add_stream(late).await.unwrap();
+    let at = partition("_quarantine.p", 0);
+    let mut first = claim(3, 10);
+    first.stream = at.stream.clone();
+    room.log.claim(first).await.unwrap().wait().await.unwrap();
+    for i in 0..5u128 {
+        let append = block(3, 10, i * 8000, &[b'x'; 8000]);
+        room.log.append(&at, append).await.unwrap().wait().await.unwrap();
+    }
+    room.clock.pass(HOUR);
+    room.upkeep().await;
+    assert_eq!(room.log.bounds(&at).unwrap().start, LogOffset(0));
+    room.log.pin(&at, "p", room.log.bounds(&at).unwrap().end);
+    until("trimmed", async || room.log.bounds(&at).unwrap().start > LogOffset(0)).await;
+}
+
+#[tokio::test]
+async fn a_configuration_that_cannot_be_served_is_refused_before_anything_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let check = |change: fn(&mut LogConfig), expect: &str| {
+        let mut config = config(&dir.path().join("log"));
+        change(&mut config);
+        let refused = EmbeddedLog::open(config).err().unwrap().to_string();
+        assert!(refused.contains(expect), "{refused}");
+        assert!(!dir.path().join("log").try_exists().unwrap());
+    };
+    check(|c| c.segment_size = 1, "segment_size");
+    check(|c| c.queue_bytes = 1, "queue_bytes");
+    check(|c| c.streams[0].partitions = 0, "1 to 1024");
+    check(|c| c.streams[0].quota = 1, "1 MiB is the least");
+    check(|c| c.streams[0].max_origins = 0, "max_origins");
+    check(|c| c.streams[0].on_full = OnFull::Detach, "not supported");
+    check(|c| c.streams.push(StreamConfig::new(stream("s"))), "configured twice");
+}
