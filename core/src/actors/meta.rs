@@ -1,0 +1,31 @@
+//! Metadata as a child: shows that its database still answers, so that a broken disk is seen before a pipeline trips over it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use garam_meta::Meta;
+use garam_stage::FailureKind;
+
+use crate::supervise::{Context, Factory, Fault, factory};
+
+/// How often the database is asked. Shorter than the tree's patience for signs of life.
+const ASK: Duration = Duration::from_secs(5);
+
+pub fn meta(meta: Arc<Meta>) -> Factory {
+    factory(move |context| run(Arc::clone(&meta), context))
+}
+
+async fn run(meta: Arc<Meta>, context: Context) -> Result<(), Fault> {
+    let mut ask = tokio::time::interval(ASK);
+    loop {
+        tokio::select! {
+            () = context.stopping() => return Ok(()),
+            _ = ask.tick() => {}
+        }
+        let answered = meta.agents().await;
+        answered.map_err(|error| {
+            Fault::new(Some(FailureKind::Unreachable), format!("metadata does not answer: {error}"))
+        })?;
+        context.progress.resting("questions");
+    }
+}

@@ -1,0 +1,59 @@
+//! One partition of a pipeline as a child: a flow from the log to its destination, built anew for each generation.
+
+use std::sync::Arc;
+
+use arrow_schema::SchemaRef;
+use garam_flow::{Budget, Flow, FlowConfig, FlowHooks, FlowStats, Waiting};
+use garam_log::EmbeddedLog;
+use garam_sink::sqlite::SqliteConfig;
+use garam_stage::{CursorMemory, Refiner};
+
+use super::Slot;
+use crate::supervise::{Context, Factory, Fault, Progress, factory};
+
+/// What a flow is made of.
+#[derive(Clone)]
+pub struct FlowRoom {
+    pub config: FlowConfig,
+    pub schema: SchemaRef,
+    pub refiner: Arc<dyn Refiner>,
+    pub sqlite: SqliteConfig,
+    pub memory: Arc<dyn CursorMemory>,
+    pub stats: Arc<FlowStats>,
+    pub budget: Budget,
+    pub log: Slot<EmbeddedLog>,
+}
+
+pub fn flow(room: FlowRoom) -> Factory {
+    factory(move |context| run(room.clone(), context))
+}
+
+async fn run(room: FlowRoom, context: Context) -> Result<(), Fault> {
+    let log = room.log.wait(&context.progress, "the log").await;
+    let destination = room.sqlite.build(&room.schema)?;
+    let hooks = FlowHooks {
+        stats: room.stats,
+        progress: Arc::new(SignsOfLife(context.progress.clone())),
+        budget: room.budget,
+        ..FlowHooks::default()
+    };
+    let flow = Flow::new(room.config, log, room.refiner, destination, room.memory, hooks);
+    flow.run(context.stop.clone()).await?;
+    Ok(())
+}
+
+/// What the flow says about itself, in the supervisor's words.
+struct SignsOfLife(Progress);
+
+impl garam_flow::Progress for SignsOfLife {
+    fn beat(&self) {
+        self.0.working();
+    }
+
+    fn waiting(&self, why: Waiting) {
+        self.0.resting(match why {
+            Waiting::Entries => "entries",
+            Waiting::Budget => "its share of memory",
+        });
+    }
+}

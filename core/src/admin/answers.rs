@@ -1,0 +1,85 @@
+//! What the admin port answers: the stable JSON that the command line and other programs read.
+
+use serde::{Deserialize, Serialize};
+
+/// Whether all is well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    Healthy,
+    Degraded,
+}
+
+/// `/v1/status`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StatusAnswer {
+    pub verdict: Verdict,
+    /// Why it is not healthy, one sentence each.
+    pub why: Vec<String>,
+    pub version: String,
+    pub cluster: String,
+    pub uptime_s: u64,
+    pub agents: Vec<AgentAnswer>,
+    pub streams: Vec<StreamAnswer>,
+    pub pipelines: Vec<PipelineAnswer>,
+}
+
+/// A connected agent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AgentAnswer {
+    pub agent: String,
+    pub host: String,
+    pub peer: String,
+    pub build: String,
+    pub connected_s: u64,
+}
+
+/// A stream, summed over its partitions. Offsets are entries; `bytes` is what lies on disk.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StreamAnswer {
+    pub name: String,
+    pub partitions: u32,
+    pub start: u64,
+    pub end: u64,
+    pub bytes: u64,
+    pub origins: u64,
+    pub records: u64,
+    pub state: String,
+}
+
+/// A pipeline, summed over its partitions. Counts are records since the pipeline's first start, exact.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PipelineAnswer {
+    pub name: String,
+    pub stream: String,
+    pub destination: String,
+    pub state: String,
+    pub records_in: u64,
+    pub delivered: u64,
+    pub quarantined: u64,
+    pub dropped: u64,
+    pub gap: u64,
+    pub lag_entries: u64,
+}
+
+/// `/v1/lag`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LagAnswer {
+    pub pipelines: Vec<PartitionLag>,
+}
+
+/// How far a pipeline is behind in one partition.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PartitionLag {
+    pub pipeline: String,
+    pub stream: String,
+    pub partition: u32,
+    /// First offset not delivered yet.
+    pub next: u64,
+    /// One past the last durable offset.
+    pub end: u64,
+    pub lag_entries: u64,
+    /// Age of the oldest entry not delivered, by arrival at the gateway; null when unknown, 0 when there is none.
+    pub lag_s: Option<f64>,
+    pub state: String,
+}

@@ -1,0 +1,416 @@
+//! What the admin port tells: gathered from the rooms' own figures at the moment of the question.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use async_trait::async_trait;
+use garam_flow::FlowStats;
+use garam_log::{EmbeddedLog, PartitionStats, State as LogState};
+use garam_meta::Meta;
+use garam_proto::{PartitionId, StreamName};
+use garam_stage::{Counters, Refiner};
+use tokio::sync::mpsc;
+
+use super::build::Pipeline;
+use super::tap;
+use crate::actors::Slot;
+use crate::admin::answers::{
+    AgentAnswer, LagAnswer, PartitionLag, PipelineAnswer, StatusAnswer, StreamAnswer, Verdict,
+};
+use crate::admin::metrics::{Exposition, Kind};
+use crate::admin::{Observe, TapRequest};
+use crate::config::Plan;
+use crate::gateway::{Door, wall_clock_us};
+use crate::supervise::{Snapshot, State, SupervisionHandle};
+
+/// Everything that can be looked at.
+pub(super) struct Observed {
+    started: Instant,
+    cluster: String,
+    streams: Vec<StreamName>,
+    pipelines: Vec<Watched>,
+    log: Slot<EmbeddedLog>,
+    door: Slot<Door>,
+    /// Set once the tree runs, which needs this observer first.
+    supervision: OnceLock<SupervisionHandle>,
+}
+
+struct Watched {
+    name: String,
+    stream: StreamName,
+    destination: String,
+    refiner: Arc<dyn Refiner>,
+    flows: Vec<(PartitionId, Arc<FlowStats>)>,
+}
+
+impl Observed {
+    pub(super) fn new(
+        plan: &Plan,
+        meta: &Meta,
+        pipelines: &[Pipeline],
+        log: Slot<EmbeddedLog>,
+        door: Slot<Door>,
+    ) -> Self {
+        let watched = pipelines.iter().map(|pipeline| Watched {
+            name: pipeline.name.clone(),
+            stream: pipeline.stream.clone(),
+            destination: pipeline.destination.clone(),
+            refiner: Arc::clone(&pipeline.refiner),
+            flows: pipeline
+                .flows
+                .iter()
+                .map(|part| (part.config.input.clone(), Arc::clone(&part.stats)))
+                .collect(),
+        });
+        Self {
+            started: Instant::now(),
+            cluster: meta.cluster().to_string(),
+            streams: plan.streams.iter().map(|stream| stream.name.clone()).collect(),
+            pipelines: watched.collect(),
+            log,
+            door,
+            supervision: OnceLock::new(),
+        }
+    }
+
+    pub(super) fn attach(&self, supervision: SupervisionHandle) {
+        // Attached once, right after the start.
+        let _first = self.supervision.set(supervision).is_ok();
+    }
+
+    fn log_stats(&self) -> Vec<PartitionStats> {
+        self.log.peek().map(|log| log.stats()).unwrap_or_default()
+    }
+
+    fn stream(&self, name: &StreamName, stats: &[PartitionStats]) -> StreamAnswer {
+        let mine: Vec<_> = stats.iter().filter(|stats| stats.partition.stream == *name).collect();
+        let sum = |figure: fn(&PartitionStats) -> u64| mine.iter().map(|stats| figure(stats)).sum();
+        let troubled = mine.iter().find_map(|stats| trouble(&stats.state));
+        StreamAnswer {
+            name: name.to_string(),
+            partitions: u32::try_from(mine.len()).unwrap_or(u32::MAX),
+            start: sum(|stats| stats.start.0),
+            end: sum(|stats| stats.end.0),
+            bytes: sum(|stats| stats.bytes),
+            origins: sum(|stats| stats.origins as u64),
+            records: sum(|stats| stats.appended_records),
+            state: troubled.unwrap_or_else(|| "ok".into()),
+        }
+    }
+
+    fn lag_of(&self, watched: &Watched, tree: &Snapshot) -> Vec<PartitionLag> {
+        let log = self.log.peek();
+        let lag = watched.flows.iter().map(|(partition, stats)| {
+            let bounds =
+                log.as_ref().and_then(|log| garam_log::Log::bounds(&**log, partition).ok());
+            let end = bounds.map_or(stats.end().0, |bounds| bounds.end.0);
+            let next = stats.cursor().map(|cursor| cursor.next.0);
+            let behind =
+                end.saturating_sub(next.unwrap_or(bounds.map_or(0, |bounds| bounds.start.0)));
+            let since_us = wall_clock_us().saturating_sub(stats.last_ingest_us());
+            let lag_s = match (behind, stats.last_ingest_us()) {
+                (0, _) => Some(0.0),
+                (_, 0) => None,
+                _ => Some(since_us.max(0) as f64 / 1e6),
+            };
+            PartitionLag {
+                pipeline: watched.name.clone(),
+                stream: watched.stream.to_string(),
+                partition: partition.index,
+                next: next.unwrap_or(0),
+                end,
+                lag_entries: behind,
+                lag_s,
+                state: state_of(
+                    tree,
+                    &format!("data/pipelines/{}/p{}", watched.name, partition.index),
+                ),
+            }
+        });
+        lag.collect()
+    }
+
+    fn pipeline(&self, watched: &Watched, tree: &Snapshot) -> PipelineAnswer {
+        let counters = watched
+            .flows
+            .iter()
+            .filter_map(|(_, stats)| stats.cursor())
+            .map(|cursor| cursor.counters);
+        let sum = counters.fold(Counters::default(), add);
+        PipelineAnswer {
+            name: watched.name.clone(),
+            stream: watched.stream.to_string(),
+            destination: watched.destination.clone(),
+            state: state_of(tree, &format!("data/pipelines/{}", watched.name)),
+            records_in: sum.records_in,
+            delivered: sum.delivered,
+            quarantined: sum.quarantined,
+            dropped: sum.dropped_total(),
+            gap: sum.gap_units,
+            lag_entries: self.lag_of(watched, tree).iter().map(|lag| lag.lag_entries).sum(),
+        }
+    }
+}
+
+#[async_trait]
+impl Observe for Observed {
+    async fn tree(&self) -> Result<Snapshot, String> {
+        let supervision = self.supervision.get().ok_or("the core is starting")?;
+        supervision.snapshot().await.map_err(|error| error.to_string())
+    }
+
+    async fn status(&self) -> Result<StatusAnswer, String> {
+        let tree = self.tree().await?;
+        let stats = self.log_stats();
+        let mut why = complaints(&tree);
+        for partition in &stats {
+            if let Some(trouble) = trouble(&partition.state) {
+                why.push(format!("partition {}: {trouble}", partition.partition));
+            }
+        }
+        for watched in &self.pipelines {
+            if watched.flows.iter().any(|(_, stats)| stats.cursor().is_none()) {
+                why.push(format!("pipeline {} has not begun to deliver", watched.name));
+            }
+        }
+        let sessions = self.door.peek().map(|door| door.sessions.list()).unwrap_or_default();
+        let agents = sessions.into_iter().map(|session| AgentAnswer {
+            agent: session.agent,
+            host: session.host,
+            peer: session.peer,
+            build: session.build,
+            connected_s: session.connected_s,
+        });
+        Ok(StatusAnswer {
+            verdict: if why.is_empty() { Verdict::Healthy } else { Verdict::Degraded },
+            why,
+            version: env!("CARGO_PKG_VERSION").into(),
+            cluster: self.cluster.clone(),
+            uptime_s: self.started.elapsed().as_secs(),
+            agents: agents.collect(),
+            streams: self.streams.iter().map(|name| self.stream(name, &stats)).collect(),
+            pipelines: self.pipelines.iter().map(|watched| self.pipeline(watched, &tree)).collect(),
+        })
+    }
+
+    async fn lag(&self) -> Result<LagAnswer, String> {
+        let tree = self.tree().await?;
+        Ok(LagAnswer {
+            pipelines: self
+                .pipelines
+                .iter()
+                .flat_map(|watched| self.lag_of(watched, &tree))
+                .collect(),
+        })
+    }
+
+    async fn metrics(&self) -> Result<String, String> {
+        let tree = self.tree().await?;
+        let mut out = Exposition::default();
+        out.family("garam_up_seconds", Kind::Gauge, "Seconds since the core started.")
+            .sample(&[], self.started.elapsed().as_secs_f64());
+        self.door_metrics(&mut out);
+        self.log_metrics(&mut out);
+        self.pipeline_metrics(&mut out, &tree);
+        let mut restarts = out.family(
+            "garam_child_restarts_total",
+            Kind::Counter,
+            "Restarts in the supervision tree.",
+        );
+        for child in tree.walk() {
+            restarts.count(&[("child", child.path.as_str())], child.restarts);
+        }
+        Ok(out.finish())
+    }
+
+    async fn tap(
+        &self,
+        pipeline: &str,
+        request: TapRequest,
+    ) -> Result<Option<mpsc::Receiver<String>>, String> {
+        let Some(watched) = self.pipelines.iter().find(|watched| watched.name == pipeline) else {
+            return Ok(None);
+        };
+        let log = self.log.peek().ok_or("the log is being opened")?;
+        let partitions = watched.flows.iter().map(|(partition, _)| partition.clone()).collect();
+        tap::open(log, partitions, Arc::clone(&watched.refiner), request).await.map(Some)
+    }
+}
+
+impl Observed {
+    fn door_metrics(&self, out: &mut Exposition) {
+        let Some(door) = self.door.peek() else { return };
+        let sessions = door.sessions.count() as u64;
+        out.family("garam_sessions", Kind::Gauge, "Connected agents.").count(&[], sessions);
+        for (name, help, value) in door.stats.read() {
+            out.family(&format!("garam_gateway_{name}_total"), Kind::Counter, help)
+                .count(&[], value);
+        }
+    }
+
+    fn log_metrics(&self, out: &mut Exposition) {
+        type Figure = fn(&PartitionStats) -> u64;
+        let families: [(&str, Kind, &str, Figure); 8] = [
+            ("garam_log_start_offset", Kind::Gauge, "First entry still held.", |s| s.start.0),
+            ("garam_log_end_offset", Kind::Gauge, "One past the last durable entry.", |s| s.end.0),
+            ("garam_log_bytes", Kind::Gauge, "Bytes on disk.", |s| s.bytes),
+            ("garam_log_segments", Kind::Gauge, "Segment files.", |s| s.segments as u64),
+            ("garam_log_origins", Kind::Gauge, "Known origins.", |s| s.origins as u64),
+            (
+                "garam_log_appended_records_total",
+                Kind::Counter,
+                "Records made durable since the start.",
+                |s| s.appended_records,
+            ),
+            (
+                "garam_log_appended_bytes_total",
+                Kind::Counter,
+                "Payload bytes made durable since the start.",
+                |s| s.appended_bytes,
+            ),
+            ("garam_log_accepting", Kind::Gauge, "1, or 0 when full or stopped.", |s| {
+                u64::from(s.state == LogState::Ok)
+            }),
+        ];
+        let stats = self.log_stats();
+        for (name, kind, help, figure) in families {
+            let mut family = out.family(name, kind, help);
+            for partition in &stats {
+                let index = partition.partition.index.to_string();
+                let labels = [
+                    ("stream", partition.partition.stream.as_str()),
+                    ("partition", index.as_str()),
+                ];
+                family.count(&labels, figure(partition));
+            }
+        }
+    }
+
+    fn pipeline_metrics(&self, out: &mut Exposition, tree: &Snapshot) {
+        type Figure = fn(&FlowStats, &Counters, &PartitionLag) -> f64;
+        let families: [(&str, Kind, &str, Figure); 9] = [
+            (
+                "garam_pipeline_in_records_total",
+                Kind::Counter,
+                "Records read since the first start.",
+                |_, c, _| c.records_in as f64,
+            ),
+            (
+                "garam_pipeline_delivered_records_total",
+                Kind::Counter,
+                "Records delivered since the first start.",
+                |_, c, _| c.delivered as f64,
+            ),
+            (
+                "garam_pipeline_quarantined_records_total",
+                Kind::Counter,
+                "Records put aside since the first start.",
+                |_, c, _| c.quarantined as f64,
+            ),
+            (
+                "garam_pipeline_gap_units_total",
+                Kind::Counter,
+                "Bytes or events known to be lost upstream.",
+                |_, c, _| c.gap_units as f64,
+            ),
+            (
+                "garam_pipeline_gaps_total",
+                Kind::Counter,
+                "Gaps that these losses came in.",
+                |_, c, _| c.gaps as f64,
+            ),
+            (
+                "garam_pipeline_lag_entries",
+                Kind::Gauge,
+                "Durable entries not delivered yet.",
+                |_, _, l| l.lag_entries as f64,
+            ),
+            (
+                "garam_pipeline_lag_seconds",
+                Kind::Gauge,
+                "Age of what is delivered now; 0 when nothing waits.",
+                |_, _, l| l.lag_s.unwrap_or(0.0),
+            ),
+            (
+                "garam_pipeline_batches_total",
+                Kind::Counter,
+                "Batches written since the start.",
+                |s, _, _| s.batches() as f64,
+            ),
+            (
+                "garam_pipeline_last_batch_seconds",
+                Kind::Gauge,
+                "How long the newest batch took.",
+                |s, _, _| s.last_batch_ms() as f64 / 1e3,
+            ),
+        ];
+        let rows: Vec<_> = self
+            .pipelines
+            .iter()
+            .flat_map(|watched| watched.flows.iter().zip(self.lag_of(watched, tree)))
+            .map(|((_, stats), lag)| {
+                (stats, stats.cursor().map(|c| c.counters).unwrap_or_default(), lag)
+            })
+            .collect();
+        for (name, kind, help, figure) in families {
+            let mut family = out.family(name, kind, help);
+            for (stats, counters, lag) in &rows {
+                let index = lag.partition.to_string();
+                let labels = [("pipeline", lag.pipeline.as_str()), ("partition", index.as_str())];
+                family.sample(&labels, figure(stats, counters, lag));
+            }
+        }
+        let help = "Records left out on purpose since the first start.";
+        let mut dropped = out.family("garam_pipeline_dropped_records_total", Kind::Counter, help);
+        for (_, counters, lag) in &rows {
+            let index = lag.partition.to_string();
+            for (reason, &count) in &counters.dropped {
+                let labels = [
+                    ("pipeline", lag.pipeline.as_str()),
+                    ("partition", index.as_str()),
+                    ("reason", reason.as_str()),
+                ];
+                dropped.count(&labels, count);
+            }
+        }
+    }
+}
+
+fn trouble(state: &LogState) -> Option<String> {
+    match state {
+        LogState::Ok => None,
+        LogState::Full(why) => Some(format!("full: {why}")),
+        LogState::Stopped(why) => Some(format!("stopped: {why}")),
+    }
+}
+
+fn add(mut sum: Counters, more: Counters) -> Counters {
+    sum.records_in += more.records_in;
+    sum.delivered += more.delivered;
+    sum.quarantined += more.quarantined;
+    sum.gap_units += more.gap_units;
+    sum.gaps += more.gaps;
+    let dropped: BTreeMap<String, u64> = more.dropped;
+    for (reason, count) in dropped {
+        *sum.dropped.entry(reason).or_default() += count;
+    }
+    sum
+}
+
+fn state_of(tree: &Snapshot, path: &str) -> String {
+    tree.at(path).map_or("unknown", |node| node.state.name()).to_owned()
+}
+
+/// Every child that is not as it should be.
+fn complaints(tree: &Snapshot) -> Vec<String> {
+    let troubled =
+        |node: &&Snapshot| matches!(node.state, State::Parked | State::BackingOff { .. });
+    let complaint = |node: &Snapshot| {
+        let fault = node.last_fault.as_ref();
+        let text =
+            fault.map_or(String::new(), |fault| format!(": {}; {}", fault.what, fault.advice));
+        format!("{} is {}{text}", node.path, node.state.name())
+    };
+    tree.walk().into_iter().filter(troubled).map(complaint).collect()
+}

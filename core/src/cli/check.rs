@@ -1,0 +1,86 @@
+//! `garam check`: what the configuration would do, without doing it.
+
+use garam_sink::sqlite::Readiness;
+use serde_json::json;
+
+use super::exit::{Exit, coded, eprintln_quietly};
+use super::output::{self, Format, Table};
+use crate::config::Plan;
+use crate::pki::Pki;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  garam check\n  garam -c ./garam.toml check --connect -o json")]
+pub(crate) struct Args {
+    /// Also reach the destinations and read the certificates.
+    #[arg(long)]
+    connect: bool,
+}
+
+pub(crate) fn check(plan: &Plan, args: &Args, format: Format) -> anyhow::Result<Exit> {
+    if args.connect {
+        connect(plan)?;
+    }
+    let value = json!({
+        "data_dir": plan.data_dir,
+        "pki_dir": plan.pki_dir,
+        "gateway": plan.gateway.listen.to_string(),
+        "admin": plan.admin_listen.to_string(),
+        "connected": args.connect,
+        "streams": plan.streams.iter().map(|stream| json!({
+            "name": stream.name.as_str(),
+            "partitions": stream.partitions,
+            "retain_s": stream.retain.as_secs(),
+            "quota_bytes": stream.quota,
+            "columns": stream.contract.columns.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(),
+        })).collect::<Vec<_>>(),
+        "pipelines": plan.pipelines.iter().map(|pipeline| json!({
+            "name": pipeline.name,
+            "from": pipeline.from.as_str(),
+            "to": pipeline.sqlite.label(),
+        })).collect::<Vec<_>>(),
+    });
+    let mut table = Table::new(&["WHAT", "NAME", "PLAN"]);
+    table.row(["core".into(), "data".into(), plan.data_dir.display().to_string()]);
+    table.row(["core".into(), "gateway".into(), plan.gateway.listen.to_string()]);
+    table.row(["core".into(), "admin".into(), plan.admin_listen.to_string()]);
+    for stream in &plan.streams {
+        let quota = output::bytes(stream.quota);
+        let columns: Vec<_> = stream.contract.columns.iter().map(|c| c.name.as_str()).collect();
+        let text = format!(
+            "{} partition(s), keeps {} beyond the slowest cursor within {quota}; {:?} with {}",
+            stream.partitions,
+            humantime::format_duration(stream.retain),
+            stream.contract.format,
+            columns.join(", "),
+        );
+        table.row(["stream".into(), stream.name.to_string(), text]);
+    }
+    for pipeline in &plan.pipelines {
+        let text = format!("{} → {}", pipeline.from, pipeline.sqlite.label());
+        table.row(["pipeline".into(), pipeline.name.clone(), text]);
+    }
+    output::print(format, &value, &table)?;
+    Ok(Exit::Ok)
+}
+
+fn connect(plan: &Plan) -> anyhow::Result<()> {
+    let pki = Pki::at(&plan.pki_dir);
+    if !pki.is_initialised()? {
+        return Err(coded(Exit::Config, crate::pki::PkiError::Missing(plan.pki_dir.clone())));
+    }
+    for pipeline in &plan.pipelines {
+        let Some(stream) = plan.stream(&pipeline.from) else { continue };
+        let schema = stream.contract.schema();
+        let reached = super::block_on(async { Ok(pipeline.sqlite.connect(&schema).await?) });
+        let found = reached.map_err(|error| {
+            coded(Exit::Unreachable, error.context(format!("pipeline {}", pipeline.name)))
+        })?;
+        let found = match found {
+            Readiness::Ready => "the table is there and fits",
+            Readiness::TableWillBeCreated => "the table will be created",
+            Readiness::DatabaseWillBeCreated => "the database will be created",
+        };
+        eprintln_quietly(&format!("pipeline {}: {found}", pipeline.name));
+    }
+    Ok(())
+}

@@ -1,0 +1,59 @@
+//! Exit codes: public, documented in `docs/operating.md`, the same for every verb.
+
+use std::fmt;
+use std::process::ExitCode;
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Ok = 0,
+    Failed = 1,
+    NotFound = 3,
+    /// Unreachable or timed out.
+    Unreachable = 4,
+    Denied = 5,
+    /// Somebody else holds what is needed: a port, a folder.
+    Conflict = 6,
+    /// It runs, but not all of it.
+    Degraded = 7,
+    Config = 78,
+    Interrupted = 130,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// An error that knows its exit code. Everything else is [`Exit::Failed`].
+#[derive(Debug)]
+pub(crate) struct Coded {
+    pub(crate) exit: Exit,
+    pub(crate) error: anyhow::Error,
+}
+
+impl fmt::Display for Coded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#}", self.error)
+    }
+}
+
+impl std::error::Error for Coded {}
+
+/// Wraps an error with an exit code.
+pub(crate) fn coded(exit: Exit, error: impl Into<anyhow::Error>) -> anyhow::Error {
+    Coded { exit, error: error.into() }.into()
+}
+
+/// Prints the error the way an operator reads it and gives its code.
+pub(crate) fn report(error: &anyhow::Error) -> Exit {
+    eprintln_quietly(&format!("garam: {error:#}"));
+    error.downcast_ref::<Coded>().map_or(Exit::Failed, |coded| coded.exit)
+}
+
+/// Writes to stderr; a closed stderr is no reason to fail.
+pub(crate) fn eprintln_quietly(line: &str) {
+    use std::io::Write as _;
+    let _closed_stderr_is_fine = writeln!(std::io::stderr(), "{line}");
+}

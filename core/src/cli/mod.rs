@@ -1,0 +1,129 @@
+//! The operator's command line: parses, calls one room, prints, and ends with a documented exit code.
+//!
+//! Data goes to stdout, talk to stderr. Verbs that ask a running core go through its admin port; verbs that look at files
+//! (`check`, `log`, `dlq`, `query`, `ca`, `agent`) work without one. Not here: what the verbs do (`app` and the rooms).
+
+mod admin_client;
+mod agent;
+mod ask;
+mod check;
+mod dlq;
+mod exit;
+mod log;
+mod output;
+mod query;
+mod quickstart;
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::config::{self, DEFAULT_PATH, Plan};
+use exit::{Exit, coded};
+use output::Format;
+
+/// Carries logs from hosts to where they are used, and loses none on the way.
+#[derive(Debug, Parser)]
+#[command(name = "garam", version, max_term_width = 120, arg_required_else_help = true)]
+#[command(
+    after_help = "Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 unreachable, 5 denied, 6 conflict, 7 degraded, \
+78 configuration error, 130 interrupted.\n\nExamples:\n  garam quickstart --seconds 20          see it run on this machine's own logs\n  \
+garam check                            explain what the configuration would do\n  garam run                              run the core\n  \
+garam lag -o json                      how far behind each pipeline is"
+)]
+pub(crate) struct Cli {
+    /// Configuration file; `conf.d/*.toml` beside it is merged in.
+    #[arg(long, short, global = true, env = "GARAM_CONFIG", default_value = DEFAULT_PATH)]
+    config: PathBuf,
+    /// How to print.
+    #[arg(long, short, global = true, value_enum, default_value_t)]
+    output: Format,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the core until SIGTERM, which drains it
+    Run,
+    /// Validate the configuration and print what it would do
+    Check(check::Args),
+    /// Set up a core and an agent in a work folder, run both on real files, and show the data
+    Quickstart(quickstart::Args),
+    /// Show the supervision tree with restarts and last faults
+    Tree,
+    /// Say whether all is well, and if not, why
+    Status,
+    /// Show how far behind each pipeline is
+    Lag,
+    /// Show records as they pass a pipeline
+    Tap(ask::TapArgs),
+    /// Look into the log's files
+    #[command(subcommand)]
+    Log(log::Verb),
+    /// Run a read-only SQL query on a pipeline's SQLite destination
+    Query(query::Args),
+    /// Look at quarantined records
+    #[command(subcommand)]
+    Dlq(dlq::Verb),
+    /// Make the certificate authority
+    #[command(subcommand)]
+    Ca(agent::CaVerb),
+    /// Issue and list agents' certificates
+    #[command(subcommand)]
+    Agent(agent::AgentVerb),
+    /// Print a completion script for a shell
+    #[command(after_help = "Example: garam completions bash > /etc/bash_completion.d/garam")]
+    Completions { shell: clap_complete::Shell },
+    /// Print the manual page
+    #[command(after_help = "Example: garam man | man -l -")]
+    Man,
+}
+
+/// Entry point of the `garam` binary.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match dispatch(cli) {
+        Ok(exit) => exit.into(),
+        Err(error) => exit::report(&error).into(),
+    }
+}
+
+fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
+    let (format, config) = (cli.output, cli.config);
+    match cli.verb {
+        Verb::Run => run::run(&load(&config)?),
+        Verb::Check(args) => check::check(&load(&config)?, &args, format),
+        Verb::Quickstart(args) => quickstart::quickstart(args, format),
+        Verb::Tree => ask::tree(&load(&config)?, format),
+        Verb::Status => ask::status(&load(&config)?, format),
+        Verb::Lag => ask::lag(&load(&config)?, format),
+        Verb::Tap(args) => ask::tap(&load(&config)?, &args),
+        Verb::Log(verb) => log::dispatch(&load(&config)?, verb, format),
+        Verb::Query(args) => query::query(&load(&config)?, &args, format),
+        Verb::Dlq(verb) => dlq::dispatch(&load(&config)?, verb, format),
+        Verb::Ca(verb) => agent::ca(&load(&config)?, &verb),
+        Verb::Agent(verb) => agent::agent(&load(&config)?, verb, format),
+        Verb::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "garam", &mut script);
+            output::emit(&String::from_utf8_lossy(&script)).map(|()| Exit::Ok)
+        }
+        Verb::Man => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+            output::emit(&String::from_utf8_lossy(&page)).map(|()| Exit::Ok)
+        }
+    }
+}
+
+fn load(path: &std::path::Path) -> anyhow::Result<Plan> {
+    config::load(path).and_then(config::Config::check).map_err(|error| coded(Exit::Config, error))
+}
+
+/// A small runtime for verbs that need one for a moment.
+fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
+}

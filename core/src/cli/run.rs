@@ -1,0 +1,108 @@
+//! `garam run`: the daemon. Opens everything eagerly, so that what cannot work is said before anything runs; then waits for
+//! a signal, drains, and ends.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use garam_log::LogError;
+use garam_meta::MetaError;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::exit::{Exit, coded};
+use crate::app::{App, StartError};
+use crate::config::Plan;
+
+/// How long a graceful stop may take before it is cut.
+const STOP_DEADLINE: Duration = Duration::from_secs(30);
+
+pub(crate) fn run(plan: &Plan) -> anyhow::Result<Exit> {
+    init_logging();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("garam-data")
+        .build()
+        .context("cannot start the data runtime")?;
+    let exit = runtime.block_on(serve(plan));
+    // Blocking work that is still running holds nothing that is not replayed.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    exit
+}
+
+async fn serve(plan: &Plan) -> anyhow::Result<Exit> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let app = App::start(plan.clone()).await.map_err(with_code)?;
+    tracing::info!(
+        gateway = %app.gateway_addr(),
+        admin = %app.admin_addr(),
+        data_dir = %plan.data_dir.display(),
+        version = env!("CARGO_PKG_VERSION"),
+        "core is running"
+    );
+    notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status("running".into())]);
+    let mut watchdog = watchdog();
+    let ended = loop {
+        tokio::select! {
+            _ = terminate.recv() => break Exit::Ok,
+            _ = interrupt.recv() => break Exit::Ok,
+            why = app.root_ended() => {
+                tracing::error!(why, "the supervision tree gave up; ending so that the service manager starts the core again");
+                break Exit::Failed;
+            }
+            _ = watchdog.tick() => notify(&[sd_notify::NotifyState::Watchdog]),
+        }
+    };
+    notify(&[sd_notify::NotifyState::Stopping]);
+    tracing::info!("stopping: gateway, pipelines, log");
+    tokio::select! {
+        late = app.stop(STOP_DEADLINE) => {
+            if let Err(why) = late {
+                tracing::warn!(why, "not everything stopped in time; it continues from durable state at the next start");
+            }
+        }
+        _ = terminate.recv() => return Ok(Exit::Interrupted),
+        _ = interrupt.recv() => return Ok(Exit::Interrupted),
+    }
+    tracing::info!("stopped");
+    Ok(ended)
+}
+
+/// Logs to stderr, `GARAM_LOG` as filter (default `info`). A closed or full stderr never stops the core.
+pub(crate) fn init_logging() {
+    use std::io::IsTerminal as _;
+    let filter = tracing_subscriber::EnvFilter::try_from_env("GARAM_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,sqlx=warn"));
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colour)
+        .log_internal_errors(false)
+        .with_writer(std::io::stderr);
+    // Only a second call in one process fails, and the first one's settings then stay.
+    let _already_set = builder.try_init().is_err();
+}
+
+fn with_code(error: StartError) -> anyhow::Error {
+    let exit = match &error {
+        StartError::Log(LogError::Locked { .. }) | StartError::Bind { .. } => Exit::Conflict,
+        StartError::Log(LogError::NewerFormat { .. })
+        | StartError::Meta(MetaError::NewerFormat { .. })
+        | StartError::Pki(_)
+        | StartError::Tls(_) => Exit::Config,
+        _ => Exit::Failed,
+    };
+    coded(exit, error)
+}
+
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "the service manager was not told");
+    }
+}
+
+/// Half the time the service manager allows between signs of life; a day when it does not ask for any.
+fn watchdog() -> tokio::time::Interval {
+    let period =
+        sd_notify::watchdog_enabled().map_or(Duration::from_secs(86_400), |limit| limit / 2);
+    tokio::time::interval(period.max(Duration::from_millis(100)))
+}

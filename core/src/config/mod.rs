@@ -1,0 +1,227 @@
+//! The core's configuration: what `garam.toml` and `conf.d/*.toml` say, parsed, merged and checked once.
+//!
+//! In: files. Out: [`Plan`], the checked form that every room is built from; no room validates again.
+//! Promise: an unknown key, a key given twice, a bad value or a reference to something that does not exist is refused
+//! with the file, the key and what to do, before anything is opened. Each field documents meaning, default and bounds.
+//! Not here: what the rooms make of their part (`app`).
+
+mod load;
+mod plan;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use garam_stage::ContractConfig;
+use serde::Deserialize;
+
+pub use load::{ConfigError, load, parse};
+pub use plan::{PipelinePlan, Plan, StreamPlan};
+
+/// Where `garam` looks when no `--config` is given.
+pub const DEFAULT_PATH: &str = "/etc/garam/garam.toml";
+
+/// The whole configuration as written.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where the core keeps everything: log, metadata, certificates. Default `/var/lib/garam`.
+    #[serde(default = "default_data_dir")]
+    pub data_dir: PathBuf,
+    #[serde(default)]
+    pub gateway: GatewayConfig,
+    #[serde(default)]
+    pub admin: AdminConfig,
+    #[serde(default)]
+    pub log: LogConfig,
+    #[serde(default)]
+    pub pki: PkiConfig,
+    /// `[stream.NAME]`: at least one.
+    #[serde(default)]
+    pub stream: BTreeMap<String, StreamConfig>,
+    /// `[pipeline.NAME]`.
+    #[serde(default)]
+    pub pipeline: BTreeMap<String, PipelineConfig>,
+}
+
+/// The door for agents.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GatewayConfig {
+    /// Address and port for agents. Default `0.0.0.0:7470`.
+    pub listen: SocketAddr,
+    /// Names and addresses the server certificate is valid for. Default: this host's name, `localhost`, `127.0.0.1`
+    /// and `::1`.
+    pub names: Vec<String>,
+    /// Unacknowledged payload bytes allowed per agent, stream and partition. Default 8 MiB; 1 MiB to 256 MiB.
+    pub window: ByteSize,
+    /// Largest record in raw bytes. Default 16 MiB; 64 KiB to 64 MiB.
+    pub max_record: ByteSize,
+    /// Payload bytes in flight over all agents, between socket and stable storage. Default 256 MiB; at least `window`
+    /// and `max_record`.
+    pub max_in_flight: ByteSize,
+    /// Connections at once. Default 4096; 1 to 65536.
+    pub max_sessions: u32,
+    /// How long a peer may take for the TLS handshake and its greeting. Default 10 s.
+    #[serde(with = "humantime_serde")]
+    pub handshake_timeout: Duration,
+    /// How long a session may be silent. Default 60 s; agents send a ping after 10 s.
+    #[serde(with = "humantime_serde")]
+    pub idle_timeout: Duration,
+}
+
+impl Default for GatewayConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([0, 0, 0, 0], 7470)),
+            names: Vec::new(),
+            window: ByteSize::mib(8),
+            max_record: ByteSize::mib(16),
+            max_in_flight: ByteSize::mib(256),
+            max_sessions: 4096,
+            handshake_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Health, metrics and the command line's questions, over HTTP on loopback.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdminConfig {
+    /// Default `127.0.0.1:7479`; a loopback address.
+    pub listen: SocketAddr,
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 7479)) }
+    }
+}
+
+/// The embedded log as a whole.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// A segment is closed at this size. Default 64 MiB; 1 MiB to 1 GiB.
+    pub segment_size: ByteSize,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { segment_size: ByteSize::mib(64) }
+    }
+}
+
+/// Where the certificates lie.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PkiConfig {
+    /// Folder made by `garam ca init`. Default `DATA_DIR/pki`.
+    pub dir: Option<PathBuf>,
+}
+
+/// A named, partitioned, durable log of blocks.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StreamConfig {
+    /// `embedded`: on this core's disk.
+    #[serde(default)]
+    pub backend: Backend,
+    /// How many partitions; more later affect new lineages only. Default 1; 1 to 256.
+    #[serde(default = "one")]
+    pub partitions: u32,
+    /// How long blocks stay beyond the slowest cursor. Default 24 h.
+    #[serde(default = "default_retain", with = "humantime_serde")]
+    pub retain: Duration,
+    /// Most bytes on disk. `retain` yields to it, a cursor never does. Default 20 GiB; at least 64 MiB.
+    #[serde(default = "default_quota")]
+    pub quota: ByteSize,
+    /// What happens when a cursor holds the quota: `stop_stream`, its agents hold.
+    #[serde(default)]
+    pub on_full: OnFull,
+    /// Live origins per partition. Default 100 000.
+    #[serde(default = "default_max_origins")]
+    pub max_origins: u32,
+    /// Default: whole lines as text in a column `line`.
+    #[serde(default)]
+    pub contract: Option<ContractConfig>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backend {
+    #[default]
+    Embedded,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFull {
+    #[default]
+    StopStream,
+}
+
+/// Reads one stream and delivers to one destination.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PipelineConfig {
+    /// The stream it reads.
+    pub from: String,
+    /// Where a first start begins: `earliest` (default) or `now`.
+    #[serde(default)]
+    pub start: Start,
+    /// Most rows of a batch. Default 8 000; 1 to 64 000.
+    #[serde(default = "default_max_rows")]
+    pub max_rows: u32,
+    /// Longest wait to fill a batch while records keep coming. Default 1 s; at most 60 s.
+    #[serde(default = "default_max_wait", with = "humantime_serde")]
+    pub max_wait: Duration,
+    /// Exactly one destination: `[pipeline.NAME.to.sqlite]`.
+    pub to: To,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    #[default]
+    Earliest,
+    Now,
+}
+
+/// The destination of a pipeline; one of these.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct To {
+    pub sqlite: Option<garam_sink::sqlite::SqliteConfig>,
+}
+
+fn default_data_dir() -> PathBuf {
+    PathBuf::from("/var/lib/garam")
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn default_retain() -> Duration {
+    Duration::from_secs(24 * 3600)
+}
+
+fn default_quota() -> ByteSize {
+    ByteSize::gib(20)
+}
+
+fn default_max_origins() -> u32 {
+    100_000
+}
+
+fn default_max_rows() -> u32 {
+    8_000
+}
+
+fn default_max_wait() -> Duration {
+    Duration::from_secs(1)
+}

@@ -1,0 +1,203 @@
+//! The checked configuration: names are names, references exist, numbers are in bounds.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use garam_proto::StreamName;
+use garam_sink::sqlite::SqliteConfig;
+use garam_stage::Contract;
+
+use super::{Config, ConfigError, GatewayConfig, LogConfig, PipelineConfig, Start, StreamConfig};
+
+/// What the core will do, as `garam check` prints it.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub data_dir: PathBuf,
+    pub pki_dir: PathBuf,
+    pub gateway: GatewayConfig,
+    pub admin_listen: std::net::SocketAddr,
+    pub log: LogConfig,
+    pub streams: Vec<StreamPlan>,
+    pub pipelines: Vec<PipelinePlan>,
+}
+
+#[derive(Debug, Clone)]
+pub struct StreamPlan {
+    pub name: StreamName,
+    pub partitions: u32,
+    pub retain: Duration,
+    pub quota: u64,
+    pub max_origins: u32,
+    pub contract: Contract,
+}
+
+#[derive(Debug, Clone)]
+pub struct PipelinePlan {
+    pub name: String,
+    pub from: StreamName,
+    pub start: Start,
+    pub max_rows: u32,
+    pub max_wait: Duration,
+    pub sqlite: SqliteConfig,
+}
+
+impl Plan {
+    pub fn log_dir(&self) -> PathBuf {
+        self.data_dir.join("log")
+    }
+
+    pub fn meta_path(&self) -> PathBuf {
+        self.data_dir.join("meta.db")
+    }
+
+    pub fn stream(&self, name: &StreamName) -> Option<&StreamPlan> {
+        self.streams.iter().find(|stream| stream.name == *name)
+    }
+}
+
+impl Config {
+    /// Parsed form to checked form.
+    pub fn check(self) -> Result<Plan, ConfigError> {
+        check_gateway(&self.gateway)?;
+        bounds("log.segment_size", self.log.segment_size, ByteSize::mib(1), ByteSize::gib(1))?;
+        if !self.admin.listen.ip().is_loopback() {
+            return invalid(
+                "admin.listen",
+                format!("{} is not a loopback address: use 127.0.0.1 or [::1]", self.admin.listen),
+            );
+        }
+        if self.stream.is_empty() {
+            return invalid(
+                "stream",
+                "no [stream.NAME] is configured: agents would have nowhere to send".into(),
+            );
+        }
+        let streams = self
+            .stream
+            .into_iter()
+            .map(|(name, stream)| check_stream(name, stream))
+            .collect::<Result<Vec<_>, _>>()?;
+        let pipelines = self
+            .pipeline
+            .into_iter()
+            .map(|(name, pipeline)| check_pipeline(name, pipeline, &streams))
+            .collect::<Result<Vec<_>, _>>()?;
+        check_targets(&pipelines)?;
+        let pki_dir = self.pki.dir.unwrap_or_else(|| self.data_dir.join("pki"));
+        Ok(Plan {
+            data_dir: self.data_dir,
+            pki_dir,
+            gateway: self.gateway,
+            admin_listen: self.admin.listen,
+            log: self.log,
+            streams,
+            pipelines,
+        })
+    }
+}
+
+fn check_gateway(gateway: &GatewayConfig) -> Result<(), ConfigError> {
+    bounds("gateway.window", gateway.window, ByteSize::mib(1), ByteSize::mib(256))?;
+    bounds("gateway.max_record", gateway.max_record, ByteSize::kib(64), ByteSize::mib(64))?;
+    let least = gateway.window.max(gateway.max_record);
+    bounds("gateway.max_in_flight", gateway.max_in_flight, least, ByteSize::gib(2))?;
+    range("gateway.max_sessions", gateway.max_sessions, 1, 65_536)
+}
+
+fn check_stream(name: String, stream: StreamConfig) -> Result<StreamPlan, ConfigError> {
+    let key = |field: &str| format!("stream.{name}.{field}");
+    let parsed = StreamName::new(name.as_str());
+    let parsed = parsed.or_else(|e| invalid(&format!("stream.{name}"), e.to_string()))?;
+    if name.starts_with('_') {
+        return invalid(
+            &format!("stream.{name}"),
+            "names that begin with _ belong to Garam".into(),
+        );
+    }
+    range(&key("partitions"), stream.partitions, 1, 256)?;
+    range(&key("max_origins"), stream.max_origins, 1, 10_000_000)?;
+    bounds(&key("quota"), stream.quota, ByteSize::mib(64), ByteSize::tib(64))?;
+    let contract = match stream.contract {
+        Some(contract) => contract.check().or_else(|e| invalid(&key("contract"), e.to_string()))?,
+        None => Contract::lines(),
+    };
+    Ok(StreamPlan {
+        name: parsed,
+        partitions: stream.partitions,
+        retain: stream.retain,
+        quota: stream.quota.as_u64(),
+        max_origins: stream.max_origins,
+        contract,
+    })
+}
+
+fn check_pipeline(
+    name: String,
+    pipeline: PipelineConfig,
+    streams: &[StreamPlan],
+) -> Result<PipelinePlan, ConfigError> {
+    let key = |field: &str| format!("pipeline.{name}.{field}");
+    if let Err(error) = StreamName::new(name.as_str()) {
+        return invalid(&format!("pipeline.{name}"), error.to_string());
+    }
+    let Some(stream) = streams.iter().find(|stream| stream.name.as_str() == pipeline.from) else {
+        let known: Vec<_> = streams.iter().map(|stream| stream.name.as_str()).collect();
+        return invalid(
+            &key("from"),
+            format!("stream {} is not configured; there is {}", pipeline.from, known.join(", ")),
+        );
+    };
+    range(&key("max_rows"), pipeline.max_rows, 1, 64_000)?;
+    if pipeline.max_wait > Duration::from_secs(60) {
+        return invalid(&key("max_wait"), "more than 60s".into());
+    }
+    let Some(sqlite) = pipeline.to.sqlite else {
+        return invalid(&key("to"), format!("no destination: add [pipeline.{name}.to.sqlite]"));
+    };
+    if let Err(error) = sqlite.spec(&stream.contract.schema()) {
+        return invalid(&key("to.sqlite"), error.to_string());
+    }
+    Ok(PipelinePlan {
+        from: stream.name.clone(),
+        start: pipeline.start,
+        max_rows: pipeline.max_rows,
+        max_wait: pipeline.max_wait,
+        sqlite,
+        name,
+    })
+}
+
+/// Two pipelines that write one table would fight over its rows.
+fn check_targets(pipelines: &[PipelinePlan]) -> Result<(), ConfigError> {
+    for (i, pipeline) in pipelines.iter().enumerate() {
+        let same = |other: &&PipelinePlan| {
+            other.sqlite.path == pipeline.sqlite.path && other.sqlite.table == pipeline.sqlite.table
+        };
+        if let Some(other) = pipelines.iter().take(i).find(same) {
+            return invalid(
+                &format!("pipeline.{}.to.sqlite.table", pipeline.name),
+                format!("pipeline {} writes the same table of the same file", other.name),
+            );
+        }
+    }
+    Ok(())
+}
+
+fn bounds(key: &str, value: ByteSize, least: ByteSize, most: ByteSize) -> Result<(), ConfigError> {
+    if value < least || value > most {
+        return invalid(key, format!("{value} is out of bounds: {least} to {most}"));
+    }
+    Ok(())
+}
+
+fn range(key: &str, value: u32, least: u32, most: u32) -> Result<(), ConfigError> {
+    if value < least || value > most {
+        return invalid(key, format!("{value} is out of bounds: {least} to {most}"));
+    }
+    Ok(())
+}
+
+fn invalid<T>(key: &str, why: String) -> Result<T, ConfigError> {
+    Err(ConfigError::Invalid { key: key.into(), why })
+}

@@ -1,0 +1,137 @@
+//! The one door that agents touch: takes their blocks over mutual TLS and puts them into the log.
+//!
+//! In: TCP connections. Out: appends to the log; acks, marks and holds back to the agent. Promise: nothing is acknowledged
+//! before the log says it is durable; who an agent is comes from its certificate alone; a peer can hold at most its window,
+//! one frame and its permits; one session that ends badly ends alone.
+//! Not here: what a payload means (it stays compressed), the fold that drops repeats (the log), certificates (`pki`).
+//!
+//! Reading order: [`listener`] (accepts) → [`session`] (greets, reads frames) → `answers` (tells the agent what became of
+//! them) → `sessions` (who is connected) → `tls`.
+
+mod answers;
+pub mod listener;
+mod session;
+mod sessions;
+mod tls;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use garam_log::Log;
+use garam_proto::{ClusterId, DecodeLimits};
+use tokio::sync::Semaphore;
+
+use crate::config::GatewayConfig;
+pub use sessions::{SessionInfo, Sessions};
+pub use tls::{TlsError, acceptor};
+
+/// What every session shares.
+pub struct Door {
+    pub log: Arc<dyn Log>,
+    pub cluster: ClusterId,
+    pub config: GatewayConfig,
+    pub sessions: Sessions,
+    pub stats: GatewayStats,
+    /// Payload bytes in flight over all sessions, in units of [`PERMIT_BYTES`].
+    permits: Arc<Semaphore>,
+}
+
+/// One permit stands for this many payload bytes, so that counts fit a semaphore.
+const PERMIT_BYTES: u64 = 1024;
+
+/// What came through the door since the process started.
+#[derive(Debug, Default)]
+pub struct GatewayStats {
+    pub connections: AtomicU64,
+    pub handshake_failures: AtomicU64,
+    pub protocol_errors: AtomicU64,
+    pub takeovers: AtomicU64,
+    pub blocks: AtomicU64,
+    pub records: AtomicU64,
+    pub payload_bytes: AtomicU64,
+    pub raw_bytes: AtomicU64,
+    pub repeats: AtomicU64,
+    pub repositions: AtomicU64,
+    pub stale: AtomicU64,
+    pub holds: AtomicU64,
+}
+
+impl Door {
+    pub fn new(log: Arc<dyn Log>, cluster: ClusterId, config: GatewayConfig) -> Self {
+        let permits =
+            usize::try_from(config.max_in_flight.as_u64() / PERMIT_BYTES).unwrap_or(usize::MAX);
+        Self {
+            log,
+            cluster,
+            config,
+            sessions: Sessions::default(),
+            stats: GatewayStats::default(),
+            permits: Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS))),
+        }
+    }
+
+    fn decode_limits(&self) -> DecodeLimits {
+        let max_raw = u32::try_from(self.config.max_record.as_u64()).unwrap_or(u32::MAX);
+        DecodeLimits {
+            max_raw: max_raw.max(garam_proto::message::MAX_PART as u32),
+            ..DecodeLimits::default()
+        }
+    }
+
+    fn window(&self) -> u32 {
+        u32::try_from(self.config.window.as_u64()).unwrap_or(u32::MAX)
+    }
+}
+
+impl GatewayStats {
+    /// Every counter with its name and what it means, for metrics.
+    pub fn read(&self) -> [(&'static str, &'static str, u64); 12] {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        [
+            ("connections", "Connections accepted.", get(&self.connections)),
+            (
+                "handshake_failures",
+                "Connections that never became a session.",
+                get(&self.handshake_failures),
+            ),
+            (
+                "protocol_errors",
+                "Sessions ended because the agent broke the protocol.",
+                get(&self.protocol_errors),
+            ),
+            ("takeovers", "Sessions ended by a newer one of their agent.", get(&self.takeovers)),
+            ("blocks", "Blocks received.", get(&self.blocks)),
+            ("records", "Records in received blocks, as their headers claim.", get(&self.records)),
+            ("payload_bytes", "Payload bytes received.", get(&self.payload_bytes)),
+            (
+                "raw_bytes",
+                "Bytes of source data in them, as their headers claim.",
+                get(&self.raw_bytes),
+            ),
+            ("repeats", "Blocks the log had already.", get(&self.repeats)),
+            (
+                "repositions",
+                "Times an agent was told to begin again at a mark.",
+                get(&self.repositions),
+            ),
+            ("stale", "Blocks under an older claim, ignored.", get(&self.stale)),
+            ("holds", "Times an agent was told to hold.", get(&self.holds)),
+        ]
+    }
+
+    fn add(counter: &AtomicU64, n: u64) {
+        counter.fetch_add(n, Ordering::Relaxed);
+    }
+}
+
+/// Ends when the signal says stop, or when nobody is left to say it.
+async fn told(stop: &mut tokio::sync::watch::Receiver<bool>) {
+    let _told_or_orphaned = stop.wait_for(|&stop| stop).await.is_ok();
+}
+
+/// Wall clock in microseconds since the epoch.
+pub(crate) fn wall_clock_us() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,570 @@
+//! One agent's connection: greets it, reads its frames, enqueues what they ask for, in order.
+//!
+//! In: frames. Out: requests to the log with their tickets, which `answers` turns into messages to the agent.
+//! Promise: frames of one session reach the log in the order they came; a frame that names an older answer than the last
+//! is dropped unanswered; a payload enters the log only with its checksum verified and its permits held.
+//! Not here: waiting for durability (`answers`), so that many blocks are in flight at once.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use garam_log::{Append, AppendBody, Claim as LogClaim};
+use garam_proto::message::{self as m, ByeReason, Candidate, Message};
+use garam_proto::{BlockHeader, Frame, FrameLimits, FrameReader, OriginId, PartitionId, SessionId};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::answers::{self, Pending};
+use super::sessions::{Newcomer, Registration};
+use super::{Door, GatewayStats, PERMIT_BYTES, told, wall_clock_us};
+use crate::pki::{PeerIdentity, peer_identity};
+
+/// Requests whose answers are outstanding, per session. The window bounds their bytes, this their number.
+const MAX_PENDING: usize = 4096;
+/// Messages waiting for the socket.
+const MAX_OUTGOING: usize = 256;
+/// How much the read buffer grows at a time.
+const READ_STEP: usize = 128 * 1024;
+
+/// How a connection ended.
+pub(super) enum SessionEnd {
+    /// It never became a session.
+    Handshake(String),
+    Protocol {
+        host: String,
+        error: String,
+    },
+    Closed {
+        host: String,
+        why: String,
+    },
+}
+
+/// An origin on this connection.
+pub(super) struct Slot {
+    pub(super) claim: LogClaim,
+    /// Set once the claim is durable.
+    pub(super) partition: OnceLock<PartitionId>,
+    /// The number of the last answer about this slot.
+    pub(super) answer: AtomicU64,
+}
+
+pub(super) type Slots = Arc<Mutex<HashMap<u32, Arc<Slot>>>>;
+
+/// What an agent did that no agent may do, or that this core cannot serve.
+struct Broken {
+    reason: ByeReason,
+    text: String,
+}
+
+fn broken(text: impl Into<String>) -> Broken {
+    Broken { reason: ByeReason::Protocol, text: text.into() }
+}
+
+pub(super) async fn run(
+    door: &Arc<Door>,
+    tls: TlsAcceptor,
+    tcp: TcpStream,
+    peer: SocketAddr,
+    stop: watch::Receiver<bool>,
+) -> SessionEnd {
+    let greeting = async {
+        tcp.set_nodelay(true).map_err(|e| e.to_string())?;
+        let stream = tls.accept(tcp).await.map_err(|e| format!("TLS: {e}"))?;
+        let identity = identify(&stream)?;
+        let (reader, writer) = tokio::io::split(stream);
+        let mut incoming = Incoming::new(reader);
+        let hello = incoming.hello().await?;
+        Ok::<_, String>((identity, incoming, writer, hello))
+    };
+    let (identity, incoming, mut writer, hello) =
+        match timeout(door.config.handshake_timeout, greeting).await {
+            Ok(Ok(greeted)) => greeted,
+            Ok(Err(error)) => return SessionEnd::Handshake(error),
+            Err(_) => return SessionEnd::Handshake("no greeting in time".into()),
+        };
+    let version = match m::negotiate(m::VERSIONS, hello.versions) {
+        Ok(version) => version,
+        Err(text) => {
+            say_bye(&mut writer, ByeReason::Version, &text).await;
+            return SessionEnd::Handshake(format!("{}: {text}", identity.host));
+        }
+    };
+    let session = SessionId(random_u64());
+    let registered = door.sessions.register(Newcomer {
+        agent: identity.agent,
+        session,
+        host: identity.host.clone(),
+        peer,
+        build: hello.build.clone(),
+    });
+    let Ok(registration) = registered else {
+        let text = "more than 5 takeovers within a minute: two agents use this identity";
+        say_bye(&mut writer, ByeReason::TakeoverStorm, text).await;
+        tracing::error!(%peer, host = identity.host, agent = %identity.agent, "{text}; both are refused");
+        return SessionEnd::Handshake(text.into());
+    };
+    if registration.took_over {
+        GatewayStats::add(&door.stats.takeovers, 1);
+    }
+    let skew_s = (hello.time_us - wall_clock_us()) / 1_000_000;
+    tracing::info!(%peer, host = identity.host, agent = %identity.agent, build = hello.build, skew_s, "agent connected");
+    let welcome = m::Welcome {
+        version,
+        features: 0,
+        build: concat!("garam ", env!("CARGO_PKG_VERSION")).into(),
+        cluster: door.cluster,
+        agent: identity.agent,
+        session,
+        time_us: wall_clock_us(),
+        window: door.window(),
+        max_part: m::MAX_PART as u32,
+        max_record: u32::try_from(door.config.max_record.as_u64()).unwrap_or(u32::MAX),
+    };
+    Session { door: Arc::clone(door), identity, session, slots: Slots::default(), fragment: None }
+        .serve(incoming, writer, welcome, registration, stop)
+        .await
+}
+
+struct Session {
+    door: Arc<Door>,
+    identity: PeerIdentity,
+    session: SessionId,
+    slots: Slots,
+    fragment: Option<Fragment>,
+}
+
+/// A block whose payload is still arriving. Its permits cover the whole length from the first byte on.
+struct Fragment {
+    push: m::Push,
+    received: BytesMut,
+    permit: OwnedSemaphorePermit,
+}
+
+impl Session {
+    async fn serve(
+        mut self,
+        mut incoming: Incoming,
+        writer: WriteHalf<TlsStream<TcpStream>>,
+        welcome: m::Welcome,
+        mut registration: Registration,
+        mut stop: watch::Receiver<bool>,
+    ) -> SessionEnd {
+        let host = self.identity.host.clone();
+        let (outgoing, messages) = mpsc::channel(MAX_OUTGOING);
+        let (pending, tickets) = mpsc::channel(MAX_PENDING);
+        let writing = tokio::spawn(write_messages(writer, messages));
+        let answering = tokio::spawn(answers::run(
+            Arc::clone(&self.door),
+            Arc::clone(&self.slots),
+            tickets,
+            outgoing.clone(),
+        ));
+        let mut why = String::from("the agent closed the connection");
+        let mut fault = None;
+        if outgoing.send(welcome.into()).await.is_ok() {
+            loop {
+                let next = tokio::select! {
+                    biased;
+                    () = told(&mut stop) => {
+                        fault = Some(Broken { reason: ByeReason::Shutdown, text: "the core is stopping".into() });
+                        break;
+                    }
+                    reason = registration.ended() => {
+                        fault = Some(Broken { reason, text: "a newer session of this agent took over".into() });
+                        break;
+                    }
+                    next = timeout(self.door.config.idle_timeout, incoming.next()) => next,
+                };
+                let frame = match next {
+                    Ok(Ok(Some(frame))) => frame,
+                    Ok(Ok(None)) => break,
+                    Ok(Err(broke)) => {
+                        fault = Some(broke);
+                        break;
+                    }
+                    Err(_) => {
+                        fault = Some(Broken {
+                            reason: ByeReason::Idle,
+                            text: "nothing was heard in time".into(),
+                        });
+                        break;
+                    }
+                };
+                match self.handle(frame, &outgoing, &pending).await {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        why = "the agent said bye".into();
+                        break;
+                    }
+                    Err(broke) => {
+                        fault = Some(broke);
+                        break;
+                    }
+                }
+            }
+        }
+        drop(pending);
+        // What is in flight is answered before the connection ends, except after a broken protocol.
+        let answered = timeout(self.door.config.handshake_timeout, answering).await;
+        let failed = answered.ok().and_then(Result::ok).flatten();
+        if let Some(Broken { reason, text }) = &fault {
+            let bye = m::Bye { reason: *reason, text: text.clone() };
+            if outgoing.send(bye.into()).await.is_err() {
+                tracing::debug!(host, "the agent was gone before the goodbye");
+            }
+        }
+        drop(outgoing);
+        if timeout(self.door.config.handshake_timeout, writing).await.is_err() {
+            tracing::debug!(host, "the agent did not read its last messages");
+        }
+        match (fault, failed) {
+            (Some(Broken { reason: ByeReason::Protocol, text }), _) => {
+                SessionEnd::Protocol { host, error: text }
+            }
+            (Some(Broken { text, .. }), _) => SessionEnd::Closed { host, why: text },
+            (None, Some(text)) => SessionEnd::Closed { host, why: text },
+            (None, None) => SessionEnd::Closed { host, why },
+        }
+    }
+
+    /// Handles one frame; `false` ends the session in peace.
+    async fn handle(
+        &mut self,
+        frame: Frame,
+        outgoing: &mpsc::Sender<Message>,
+        pending: &mpsc::Sender<Pending>,
+    ) -> Result<bool, Broken> {
+        let payload = frame.payload.clone();
+        let message = Message::decode(&frame).map_err(|e| broken(e.to_string()))?;
+        if self.fragment.is_some() && !matches!(message, Message::Part(_)) {
+            return Err(broken("another frame came between the parts of a block"));
+        }
+        match message {
+            Message::Push(push) => self.push(push, payload, pending).await?,
+            Message::Part(part) => self.part(part, payload, pending).await?,
+            Message::Claim(claim) => self.claim(claim, pending).await?,
+            Message::Open(open) => {
+                let answer = self.open(open)?;
+                send(outgoing, answer.into()).await?;
+            }
+            Message::Gap(gap) => {
+                let body = AppendBody::Gap {
+                    from: gap.from,
+                    to: gap.to,
+                    at_least: gap.at_least,
+                    reason: gap.reason,
+                };
+                self.append(gap.slot, gap.answer, body, None, pending).await?;
+            }
+            Message::Advance(advance) => {
+                let m::Advance { from, to, tail_hash, resume, .. } = advance;
+                let body = AppendBody::Advance { from, to, tail_hash, resume };
+                self.append(advance.slot, advance.answer, body, None, pending).await?;
+            }
+            Message::Retire(retire) => {
+                let body = AppendBody::Retire { mark: retire.mark };
+                self.append(retire.slot, retire.answer, body, None, pending).await?;
+            }
+            Message::Ping(m::Ping { nonce }) => send(outgoing, m::Pong { nonce }.into()).await?,
+            Message::Pong(_) => {}
+            Message::Bye(_) => return Ok(false),
+            other => return Err(broken(format!("{} is not for an agent to send", other.name()))),
+        }
+        Ok(true)
+    }
+
+    fn open(&self, open: m::Open) -> Result<m::OpenAck, Broken> {
+        if open.queries.len() > m::MAX_OPENS {
+            return Err(broken(format!(
+                "{} queries in one open, at most {}",
+                open.queries.len(),
+                m::MAX_OPENS
+            )));
+        }
+        let mut candidates = Vec::with_capacity(open.queries.len());
+        for query in &open.queries {
+            let found =
+                self.door.log.candidates(&query.stream, self.identity.agent, &query.descriptor);
+            // A stream that is not configured holds no origins; the claim that follows is told so.
+            candidates.push(found.unwrap_or_default().into_iter().map(candidate).collect());
+        }
+        Ok(m::OpenAck { number: open.number, candidates })
+    }
+
+    async fn claim(
+        &mut self,
+        claim: m::Claim,
+        pending: &mpsc::Sender<Pending>,
+    ) -> Result<(), Broken> {
+        let request = LogClaim {
+            stream: claim.stream,
+            origin: OriginId { agent: self.identity.agent, generation: claim.generation },
+            host: self.identity.host.clone(),
+            source: claim.source,
+            descriptor: claim.descriptor,
+            lineage: claim.lineage,
+            session: self.session,
+            from: claim.from,
+            reason: claim.reason,
+            source_epoch: claim.source_epoch,
+        };
+        let slot = Arc::new(Slot {
+            claim: request.clone(),
+            partition: OnceLock::new(),
+            answer: AtomicU64::new(0),
+        });
+        let before = lock(&self.slots).insert(claim.slot, Arc::clone(&slot));
+        if before.is_some() {
+            return Err(broken(format!("slot {} is claimed twice", claim.slot)));
+        }
+        let ticket = self.door.log.claim(request).await;
+        enqueue(pending, Pending::Claim { number: claim.slot, slot, ticket }).await
+    }
+
+    async fn push(
+        &mut self,
+        push: m::Push,
+        payload: Bytes,
+        pending: &mpsc::Sender<Pending>,
+    ) -> Result<(), Broken> {
+        let limits = self.door.decode_limits();
+        push.block.check(&limits).map_err(|e| broken(e.to_string()))?;
+        if push.block.payload_len > limits.max_raw {
+            return Err(broken(format!(
+                "payload of {} bytes is too large",
+                push.block.payload_len
+            )));
+        }
+        let permit = self.permit(push.block.payload_len).await?;
+        let whole = push.block.payload_len as usize;
+        if payload.len() < whole {
+            let mut received = BytesMut::with_capacity(payload.len() * 2);
+            received.extend_from_slice(&payload);
+            self.fragment = Some(Fragment { push, received, permit });
+            return Ok(());
+        }
+        self.block(push, payload, permit, pending).await
+    }
+
+    async fn part(
+        &mut self,
+        part: m::Part,
+        payload: Bytes,
+        pending: &mpsc::Sender<Pending>,
+    ) -> Result<(), Broken> {
+        let Some(mut fragment) = self.fragment.take().filter(|f| f.push.slot == part.slot) else {
+            return Err(broken("a part without the block it belongs to"));
+        };
+        let whole = fragment.push.block.payload_len as usize;
+        if payload.is_empty() || fragment.received.len() + payload.len() > whole {
+            return Err(broken("the parts of a block do not add up to its length"));
+        }
+        fragment.received.extend_from_slice(&payload);
+        if fragment.received.len() < whole {
+            self.fragment = Some(fragment);
+            return Ok(());
+        }
+        self.block(fragment.push, fragment.received.freeze(), fragment.permit, pending).await
+    }
+
+    async fn block(
+        &mut self,
+        push: m::Push,
+        payload: Bytes,
+        permit: OwnedSemaphorePermit,
+        pending: &mpsc::Sender<Pending>,
+    ) -> Result<(), Broken> {
+        let m::Push { slot, answer, block } = push;
+        block.check_payload(&payload).map_err(|e| broken(e.to_string()))?;
+        let stats = &self.door.stats;
+        GatewayStats::add(&stats.blocks, 1);
+        GatewayStats::add(&stats.records, u64::from(block.records));
+        GatewayStats::add(&stats.payload_bytes, u64::from(block.payload_len));
+        GatewayStats::add(&stats.raw_bytes, u64::from(block.raw_len));
+        let origin = OriginId { agent: self.identity.agent, generation: block.origin.generation };
+        let header =
+            BlockHeader { origin, session: self.session, ingest_time_us: wall_clock_us(), ..block };
+        self.append(slot, answer, AppendBody::Block { header, payload }, Some(permit), pending)
+            .await
+    }
+
+    async fn append(
+        &mut self,
+        number: u32,
+        answer: u64,
+        body: AppendBody,
+        permit: Option<OwnedSemaphorePermit>,
+        pending: &mpsc::Sender<Pending>,
+    ) -> Result<(), Broken> {
+        let slot = lock(&self.slots).get(&number).cloned();
+        let Some(slot) = slot else {
+            return Err(broken(format!("slot {number} was never claimed")));
+        };
+        let Some(partition) = slot.partition.get() else {
+            return Err(broken(format!("slot {number} is used before its claim was granted")));
+        };
+        if let AppendBody::Block { header, .. } = &body
+            && header.origin != slot.claim.origin
+        {
+            return Err(broken(format!("slot {number} carries a block of another origin")));
+        }
+        if answer != slot.answer.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let append = Append { origin: slot.claim.origin, session: self.session, body };
+        let ticket = self.door.log.append(partition, append).await;
+        enqueue(pending, Pending::Append { number, slot, answer, ticket, permit }).await
+    }
+
+    /// Waits until `bytes` more may be in flight.
+    async fn permit(&self, bytes: u32) -> Result<OwnedSemaphorePermit, Broken> {
+        let units = u32::try_from(u64::from(bytes).div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
+        let permits = Arc::clone(&self.door.permits).acquire_many_owned(units).await;
+        permits.map_err(|_| Broken {
+            reason: ByeReason::Shutdown,
+            text: "the core is stopping".into(),
+        })
+    }
+}
+
+/// Reads frames off the socket.
+struct Incoming {
+    reader: ReadHalf<TlsStream<TcpStream>>,
+    frames: FrameReader,
+    buffer: BytesMut,
+}
+
+impl Incoming {
+    fn new(reader: ReadHalf<TlsStream<TcpStream>>) -> Self {
+        let frames = FrameReader::new(FrameLimits::GREETING);
+        Self { reader, frames, buffer: BytesMut::new() }
+    }
+
+    /// The first frame, which must be a `Hello` under tight limits.
+    async fn hello(&mut self) -> Result<m::Hello, String> {
+        let frame = self.next().await.map_err(|broke| broke.text)?;
+        let frame = frame.ok_or("closed before a greeting")?;
+        let Message::Hello(hello) = Message::decode(&frame).map_err(|e| e.to_string())? else {
+            return Err("the first message is not a greeting".into());
+        };
+        if hello.magic != m::MAGIC {
+            return Err("the greeting is not Garam's".into());
+        }
+        self.frames.set_limits(FrameLimits::SESSION);
+        Ok(hello)
+    }
+
+    /// The next frame; `None` at an orderly end. Cancel-safe: bytes read stay in the buffer.
+    async fn next(&mut self) -> Result<Option<Frame>, Broken> {
+        loop {
+            if let Some(frame) =
+                self.frames.next(&mut self.buffer).map_err(|e| broken(e.to_string()))?
+            {
+                return Ok(Some(frame));
+            }
+            self.buffer.reserve(READ_STEP);
+            match self.reader.read_buf(&mut self.buffer).await {
+                Ok(0) => return Ok(None),
+                Ok(_) => {}
+                // A cut connection is everyday life: the agent comes back.
+                Err(error) => {
+                    tracing::debug!(%error, "connection lost");
+                    return Ok(None);
+                }
+            }
+        }
+    }
+}
+
+/// Writes messages as they come, flushing when none is waiting.
+async fn write_messages(
+    mut writer: WriteHalf<TlsStream<TcpStream>>,
+    mut messages: mpsc::Receiver<Message>,
+) {
+    while let Some(message) = messages.recv().await {
+        let mut next = Some(message);
+        while let Some(message) = next {
+            if let Err(error) = write_message(&mut writer, &message).await {
+                tracing::debug!(%error, message = message.name(), "cannot write to the agent");
+                return;
+            }
+            next = messages.try_recv().ok();
+        }
+        if writer.flush().await.is_err() {
+            return;
+        }
+    }
+    if let Err(error) = writer.shutdown().await {
+        tracing::debug!(%error, "connection was already closed");
+    }
+}
+
+async fn write_message(
+    writer: &mut WriteHalf<TlsStream<TcpStream>>,
+    message: &Message,
+) -> std::io::Result<()> {
+    let bytes = message.encode(0).map_err(std::io::Error::other)?;
+    writer.write_all(&bytes).await
+}
+
+/// A goodbye before there is a session.
+async fn say_bye(writer: &mut WriteHalf<TlsStream<TcpStream>>, reason: ByeReason, text: &str) {
+    let bye = Message::Bye(m::Bye { reason, text: text.into() });
+    let said = async {
+        write_message(writer, &bye).await?;
+        writer.flush().await?;
+        writer.shutdown().await
+    };
+    if let Err(error) = said.await {
+        tracing::debug!(%error, "the agent was gone before the goodbye");
+    }
+}
+
+fn identify(stream: &TlsStream<TcpStream>) -> Result<PeerIdentity, String> {
+    let (_, connection) = stream.get_ref();
+    let leaf = connection.peer_certificates().and_then(<[_]>::first);
+    let leaf = leaf.ok_or("no client certificate")?;
+    peer_identity(leaf).map_err(|e| e.to_string())
+}
+
+fn candidate(state: garam_log::OriginState) -> Candidate {
+    Candidate {
+        generation: state.origin.generation,
+        descriptor: state.descriptor,
+        lineage: state.lineage,
+        mark: state.mark,
+        tail_hash: state.tail_hash,
+        resume: state.resume,
+    }
+}
+
+async fn send(outgoing: &mpsc::Sender<Message>, message: Message) -> Result<(), Broken> {
+    let gone =
+        |_| Broken { reason: ByeReason::Unavailable, text: "the agent reads no answers".into() };
+    outgoing.send(message).await.map_err(gone)
+}
+
+async fn enqueue(pending: &mpsc::Sender<Pending>, request: Pending) -> Result<(), Broken> {
+    let gone = |_| Broken { reason: ByeReason::Unavailable, text: "the answers stopped".into() };
+    pending.send(request).await.map_err(gone)
+}
+
+pub(super) fn lock(slots: &Slots) -> std::sync::MutexGuard<'_, HashMap<u32, Arc<Slot>>> {
+    slots.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn random_u64() -> u64 {
+    let bytes = *uuid::Uuid::new_v4().as_bytes();
+    let (first, last) = bytes.split_at(8);
+    let half = |part: &[u8]| part.iter().fold(0u64, |n, &byte| (n << 8) | u64::from(byte));
+    // A v4 UUID has six fixed bits; folding both halves leaves none of them fixed alone.
+    half(first) ^ half(last).rotate_left(17)
+}

@@ -1,0 +1,252 @@
+//! Certificates: the core's own authority, the server's certificate and those of agents.
+//!
+//! In: names. Out: files in the `pki` folder (`root.pem`, `issuing.pem`, `server.pem` and their keys, mode 0600) and
+//! identity folders for agents (`ca.pem`, `cert.pem`, `key.pem`). Promise: an existing file is never overwritten except
+//! the server's own certificate when it nears its end or its names change; every file is synced before it counts;
+//! an agent's identity is the UUID in its certificate's URI SAN and nothing else.
+//! Not here: enrolment by token, renewal and revocation (a later issue), the TLS sessions (`gateway`).
+//!
+//! ```text
+//! root (10 y, P-256) ─► issuing (5 y) ─┬► server  (1 y, renewed by the core itself; DNS and IP SANs)
+//!                                      └► agent   (SAN spiffe://garam/agent/UUID, clientAuth, CN = host for people)
+//! ```
+
+mod identity;
+mod store;
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use garam_proto::AgentId;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
+};
+
+pub use identity::{PeerIdentity, Validity, peer_identity, validity};
+pub use store::{read_certificates, read_key};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// Certificates begin a little in the past, so that clocks may differ.
+const BACKDATE: Duration = Duration::from_secs(300);
+/// The server's certificate is made anew when less than this is left of it.
+const SERVER_RENEW: Duration = Duration::from_secs(60 * 24 * 3600);
+
+/// What can go wrong with certificates.
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    #[error("{} exists already: a certificate authority is never overwritten; use another folder", .0.display())]
+    Exists(PathBuf),
+    #[error("no certificate authority in {}: run `garam ca init` first", .0.display())]
+    Missing(PathBuf),
+    #[error("cannot {action} {}: {error}", .path.display())]
+    Io { action: &'static str, path: PathBuf, error: std::io::Error },
+    #[error("cannot make a certificate for {what}: {error}")]
+    Make { what: String, error: rcgen::Error },
+    #[error("{} is not a usable certificate or key: {why}", .path.display())]
+    Unusable { path: PathBuf, why: String },
+    #[error("{0:?} is not a host name: letters, digits, '.', '-', '_', at most 128")]
+    HostName(String),
+}
+
+/// The `pki` folder.
+#[derive(Debug, Clone)]
+pub struct Pki {
+    dir: PathBuf,
+}
+
+/// What `agent issue` wrote.
+#[derive(Debug, Clone)]
+pub struct IssuedAgent {
+    pub agent: AgentId,
+    pub host: String,
+    /// Hexadecimal.
+    pub serial: String,
+    pub not_after: SystemTime,
+    pub folder: PathBuf,
+}
+
+impl Pki {
+    pub fn at(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into() }
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub fn root_path(&self) -> PathBuf {
+        self.dir.join("root.pem")
+    }
+
+    /// Whether `ca init` has been done here.
+    pub fn is_initialised(&self) -> Result<bool, PkiError> {
+        let path = self.dir.join("issuing.key");
+        path.try_exists().map_err(|error| PkiError::Io { action: "look for", path, error })
+    }
+
+    /// Makes root and issuing authority.
+    pub fn init(&self, label: &str) -> Result<(), PkiError> {
+        if self.is_initialised()? {
+            return Err(PkiError::Exists(self.dir.clone()));
+        }
+        store::create_folder(&self.dir)?;
+        let make = |error| PkiError::Make { what: "the authority".into(), error };
+        let root_key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(make)?;
+        let root =
+            authority(&format!("Garam root {label}"), BasicConstraints::Constrained(1), 3650);
+        let root_certificate = root.self_signed(&root_key).map_err(make)?;
+        let root_issuer = Issuer::new(root, &root_key);
+        let issuing_key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(make)?;
+        let issuing =
+            authority(&format!("Garam issuing {label}"), BasicConstraints::Constrained(0), 1825);
+        let issuing_certificate = issuing.signed_by(&issuing_key, &root_issuer).map_err(make)?;
+        store::write_new(&self.dir.join("root.key"), root_key.serialize_pem().as_bytes(), 0o600)?;
+        store::write_new(&self.root_path(), root_certificate.pem().as_bytes(), 0o644)?;
+        store::write_new(
+            &self.dir.join("issuing.pem"),
+            issuing_certificate.pem().as_bytes(),
+            0o644,
+        )?;
+        store::write_new(
+            &self.dir.join("issuing.key"),
+            issuing_key.serialize_pem().as_bytes(),
+            0o600,
+        )
+    }
+
+    /// Makes the server's certificate when there is none, when it does not name all of `names`, or when it ends soon.
+    /// Returns the paths of certificate chain and key.
+    pub fn ensure_server(&self, names: &[String]) -> Result<(PathBuf, PathBuf), PkiError> {
+        let (certificate, key) = (self.dir.join("server.pem"), self.dir.join("server.key"));
+        let there = key.try_exists().map_err(|error| PkiError::Io {
+            action: "look for",
+            path: key.clone(),
+            error,
+        })?;
+        if there && self.server_is_good(&certificate, names)? {
+            return Ok((certificate, key));
+        }
+        let (issuer, chain) = self.issuer()?;
+        let make = |error| PkiError::Make { what: "the server".into(), error };
+        let server_key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(make)?;
+        let mut params = leaf("garam core", 365);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.subject_alt_names =
+            names.iter().map(|name| server_name(name)).collect::<Result<_, _>>()?;
+        let made = params.signed_by(&server_key, &issuer).map_err(make)?;
+        store::replace(&certificate, format!("{}{chain}", made.pem()).as_bytes(), 0o644)?;
+        store::replace(&key, server_key.serialize_pem().as_bytes(), 0o600)?;
+        Ok((certificate, key))
+    }
+
+    /// Issues a certificate for an agent into a new identity folder.
+    pub fn issue_agent(
+        &self,
+        host: &str,
+        days: u32,
+        folder: &Path,
+    ) -> Result<IssuedAgent, PkiError> {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+        if host.is_empty() || host.len() > 128 || !host.bytes().all(allowed) {
+            return Err(PkiError::HostName(host.into()));
+        }
+        let (issuer, chain) = self.issuer()?;
+        let make = |error| PkiError::Make { what: format!("agent {host}"), error };
+        let agent = AgentId(*uuid::Uuid::new_v4().as_bytes());
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(make)?;
+        let mut params = leaf(host, days);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let uri = format!("{}{agent}", identity::AGENT_URI);
+        params.subject_alt_names = vec![SanType::URI(uri.try_into().map_err(make)?)];
+        let serial = params.serial_number.as_ref().map(SerialNumber::to_bytes).unwrap_or_default();
+        let made = params.signed_by(&key, &issuer).map_err(make)?;
+        let root = store::read(&self.root_path())?;
+        store::create_folder(folder)?;
+        store::write_new(&folder.join("ca.pem"), &root, 0o644)?;
+        store::write_new(
+            &folder.join("cert.pem"),
+            format!("{}{chain}", made.pem()).as_bytes(),
+            0o644,
+        )?;
+        store::write_new(&folder.join("key.pem"), key.serialize_pem().as_bytes(), 0o600)?;
+        Ok(IssuedAgent {
+            agent,
+            host: host.into(),
+            serial: serial.iter().map(|byte| format!("{byte:02x}")).collect(),
+            not_after: SystemTime::now() + DAY * days,
+            folder: folder.into(),
+        })
+    }
+
+    /// The issuing authority and its certificate in PEM, which leaves carry as their chain.
+    fn issuer(&self) -> Result<(Issuer<'static, KeyPair>, String), PkiError> {
+        if !self.is_initialised()? {
+            return Err(PkiError::Missing(self.dir.clone()));
+        }
+        let (certificate, key) = (self.dir.join("issuing.pem"), self.dir.join("issuing.key"));
+        let chain = store::read_text(&certificate)?;
+        let unusable = |path: &Path, error: rcgen::Error| PkiError::Unusable {
+            path: path.into(),
+            why: error.to_string(),
+        };
+        let pair = KeyPair::from_pem(&store::read_text(&key)?).map_err(|e| unusable(&key, e))?;
+        let issuer =
+            Issuer::from_ca_cert_pem(&chain, pair).map_err(|e| unusable(&certificate, e))?;
+        Ok((issuer, chain))
+    }
+
+    fn server_is_good(&self, certificate: &Path, names: &[String]) -> Result<bool, PkiError> {
+        let chain = read_certificates(certificate)?;
+        let Some(leaf) = chain.first() else { return Ok(false) };
+        let known = identity::server_names(leaf);
+        let left = validity(leaf)
+            .map(|v| v.not_after.duration_since(SystemTime::now()).unwrap_or_default());
+        Ok(names.iter().all(|name| known.contains(name))
+            && left.is_some_and(|left| left > SERVER_RENEW))
+    }
+}
+
+/// The names a core is reached by when the configuration says nothing.
+pub fn default_names() -> Vec<String> {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let mut names = vec!["localhost".to_owned(), "127.0.0.1".into(), "::1".into()];
+    if !host.is_empty() && !names.contains(&host) {
+        names.push(host);
+    }
+    names
+}
+
+fn authority(name: &str, constraint: BasicConstraints, days: u32) -> CertificateParams {
+    let mut params = leaf(name, days);
+    params.is_ca = IsCa::Ca(constraint);
+    params.key_usages = vec![
+        KeyUsagePurpose::KeyCertSign,
+        KeyUsagePurpose::CrlSign,
+        KeyUsagePurpose::DigitalSignature,
+    ];
+    params
+}
+
+fn leaf(common_name: &str, days: u32) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    let now = SystemTime::now();
+    params.not_before = (now - BACKDATE).into();
+    params.not_after = (now + DAY * days).into();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, DnValue::Utf8String(common_name.into()));
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.serial_number = Some(SerialNumber::from_slice(uuid::Uuid::new_v4().as_bytes()));
+    params.use_authority_key_identifier_extension = true;
+    params
+}
+
+fn server_name(name: &str) -> Result<SanType, PkiError> {
+    if let Ok(ip) = name.parse::<IpAddr>() {
+        return Ok(SanType::IpAddress(ip));
+    }
+    let dns = name.to_owned().try_into();
+    dns.map(SanType::DnsName)
+        .map_err(|error| PkiError::Make { what: format!("server name {name:?}"), error })
+}

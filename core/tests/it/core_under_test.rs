@@ -1,0 +1,103 @@
+//! A real core in a temporary folder, on free ports, with certificates of its own.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use garam_core::app::App;
+use garam_core::config::{self, Plan};
+use garam_core::pki::Pki;
+use garam_sink::sqlite::{QueryLimits, QueryValue, read_only_query};
+use tempfile::TempDir;
+
+pub(crate) struct Core {
+    pub(crate) app: App,
+    pub(crate) plan: Plan,
+    pub(crate) folder: TempDir,
+}
+
+impl Core {
+    pub(crate) async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = plan(&folder);
+        let pki = Pki::at(&plan.pki_dir);
+        pki.init("test").unwrap();
+        let app = App::start(plan.clone()).await.unwrap();
+        let core = Self { app, plan, folder };
+        core.eventually("the pipeline begins", || std::future::ready(core.database().is_file()))
+            .await;
+        core
+    }
+
+    /// Stops gracefully and starts again on the same folder.
+    pub(crate) async fn restart(self) -> Self {
+        let Self { app, plan, folder } = self;
+        app.stop(Duration::from_secs(20)).await.unwrap();
+        drop(app);
+        let app = App::start(plan.clone()).await.unwrap();
+        Self { app, plan, folder }
+    }
+
+    pub(crate) fn identity(&self, host: &str) -> PathBuf {
+        let folder = self.folder.path().join(host);
+        Pki::at(&self.plan.pki_dir).issue_agent(host, 1, &folder).unwrap();
+        folder
+    }
+
+    fn database(&self) -> PathBuf {
+        self.folder.path().join("data.sqlite")
+    }
+
+    /// The delivered lines, in the order of the table.
+    pub(crate) async fn lines(&self) -> Vec<String> {
+        let sql = "select line from lines order by rowid";
+        let limits = QueryLimits { rows: 1_000_000, ..QueryLimits::default() };
+        let Ok(answer) = read_only_query(&self.database(), sql, limits).await else {
+            return Vec::new();
+        };
+        let text = |row: Vec<QueryValue>| row.into_iter().next().map(|value| value.to_string());
+        answer.rows.into_iter().filter_map(text).collect()
+    }
+
+    pub(crate) async fn delivered(&self, expected: &[&str]) {
+        self.eventually(&format!("{expected:?} are delivered"), || async {
+            self.lines().await == expected
+        })
+        .await;
+    }
+
+    /// Waits for a condition, within a deadline that only a broken core misses.
+    pub(crate) async fn eventually<F: Future<Output = bool>>(
+        &self,
+        what: &str,
+        mut holds: impl FnMut() -> F,
+    ) {
+        let begun = Instant::now();
+        while !holds().await {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{what}: not within 30 s");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub(crate) async fn ask(&self, path: &str) -> (u16, String) {
+        let stream = tokio::net::TcpStream::connect(self.app.admin_addr()).await.unwrap();
+        let io = hyper_util::rt::TokioIo::new(stream);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+        tokio::spawn(connection);
+        let body = http_body_util::Empty::<hyper::body::Bytes>::new();
+        let request = hyper::Request::get(path).header("host", "localhost").body(body).unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        let status = response.status().as_u16();
+        let body = http_body_util::BodyExt::collect(response.into_body()).await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+}
+
+fn plan(folder: &TempDir) -> Plan {
+    let text = format!(
+        "data_dir = {:?}\n[gateway]\nlisten = \"127.0.0.1:0\"\nhandshake_timeout = \"2s\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+         [stream.logs]\n[pipeline.p]\nfrom = \"logs\"\n[pipeline.p.to.sqlite]\npath = {:?}\ntable = \"lines\"\n",
+        folder.path().join("core"),
+        folder.path().join("data.sqlite"),
+    );
+    config::parse("test", &text).and_then(config::Config::check).unwrap()
+}
