@@ -1,0 +1,51 @@
+//! `garam-agent check`: everything that can be known without starting, printed as a plan.
+
+use std::io::Write;
+use std::path::Path;
+
+use crate::config::Plan;
+use crate::error::AgentError;
+use crate::tls;
+
+/// Prints the plan; fails on what would keep the agent from running.
+pub(super) fn check(path: &Path, plan: &Plan, out: &mut dyn Write) -> anyhow::Result<()> {
+    tls::check(&plan.identity_dir).map_err(AgentError::from)?;
+    writeln!(out, "configuration  {} is valid", path.display())?;
+    writeln!(out, "state          {}", plan.state_dir.display())?;
+    writeln!(out, "identity       {} is complete and valid now", plan.identity_dir.display())?;
+    for core in &plan.cores {
+        writeln!(out, "core           {} as {}", core.address, core.server_name)?;
+    }
+    let ship = &plan.ship;
+    writeln!(
+        out,
+        "ship           {} level {}, blocks of {} KiB or {:?}, window {} KiB, poll {:?}, discover {:?}",
+        ship.codec.name(),
+        ship.level,
+        ship.block_size / 1024,
+        ship.linger,
+        ship.window / 1024,
+        ship.poll,
+        ship.discover
+    )?;
+    for set in &plan.files {
+        let mut files = 0u64;
+        let mut troubles = Vec::new();
+        set.walk(&mut |_| files += 1, &mut |path, error| troubles.push((path, error)));
+        writeln!(
+            out,
+            "file           {} to stream {}, {files} files now, start at {:?}, lines to {} KiB",
+            set.name,
+            set.stream,
+            set.start_at,
+            set.max_record / 1024
+        )?;
+        for (glob, root) in set.roots() {
+            writeln!(out, "  include      {glob} (searched below {})", root.display())?;
+        }
+        for (path, error) in troubles {
+            writeln!(out, "  unreadable   {}: {error}", path.display())?;
+        }
+    }
+    Ok(())
+}

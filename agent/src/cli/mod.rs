@@ -1,0 +1,155 @@
+//! The command line: `run`, `check`, `status`, `completions`, `man`.
+//!
+//! Data goes to stdout, talk to stderr. Exit codes: 0 ok · 1 failed · 2 usage · 4 not running or unreachable · 6 the state
+//! folder is in use · 78 configuration error · 130 interrupted.
+
+mod check;
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+
+use crate::config::{Config, DEFAULT_PATH};
+use crate::{run, status};
+
+/// Tails files and ships them to the core, exactly once.
+#[derive(Debug, Parser)]
+#[command(
+    name = "garam-agent",
+    version,
+    after_long_help = "Examples:\n  garam-agent check\n  garam-agent run --config /etc/garam-agent/agent.toml\n  garam-agent status -o json\n\nExit codes: 0 ok, 1 failed, 2 usage, 4 not running or unreachable, 6 state folder in use,\n78 configuration error, 130 interrupted."
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the agent until SIGTERM or SIGINT.
+    ///
+    /// Reads the files the configuration names and ships them over mutual TLS. SIGTERM stops reading, waits up to ten
+    /// seconds for acknowledgements, writes the checkpoint and exits with 0; a second signal exits at once with 130.
+    /// Logs go to stderr; GARAM_LOG sets what is logged (default `info`, e.g. `garam_agent=debug`).
+    #[command(after_long_help = "Example:\n  garam-agent run --config ./agent.toml")]
+    Run {
+        #[command(flatten)]
+        config: ConfigArgument,
+    },
+    /// Check configuration, certificates and globs, and print the plan, without starting.
+    #[command(after_long_help = "Example:\n  garam-agent check --config ./agent.toml")]
+    Check {
+        #[command(flatten)]
+        config: ConfigArgument,
+    },
+    /// Show what the running agent reads, has shipped and has not.
+    ///
+    /// Asks the agent through the socket in its state folder; exits with 4 when none runs there.
+    #[command(
+        after_long_help = "Examples:\n  garam-agent status\n  garam-agent status --state-dir /var/lib/garam-agent -o json"
+    )]
+    Status {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// State folder of the agent, instead of the one in the configuration.
+        #[arg(long, value_name = "DIR", conflicts_with = "config")]
+        state_dir: Option<PathBuf>,
+        /// How to print it.
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Print a completion script for a shell.
+    #[command(
+        after_long_help = "Example:\n  garam-agent completions bash > /etc/bash_completion.d/garam-agent"
+    )]
+    Completions { shell: clap_complete::Shell },
+    /// Print the manual page.
+    #[command(after_long_help = "Example:\n  garam-agent man | man -l -")]
+    Man,
+}
+
+#[derive(Debug, clap::Args)]
+struct ConfigArgument {
+    /// Configuration file.
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH, env = "GARAM_AGENT_CONFIG")]
+    config: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
+/// Parses the arguments and does what they say.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    start_logging();
+    match execute(arguments.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        // The reader of our output left (`| head`): not an error.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            let code =
+                error.downcast_ref::<crate::error::AgentError>().map_or(1, |e| e.exit_code());
+            // Nobody is left to tell when stderr is closed too.
+            drop(writeln!(io::stderr(), "garam-agent: {error:#}"));
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn execute(command: Command) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match command {
+        Command::Run { config } => {
+            drop(out);
+            let plan = load(&config.config)?;
+            run::run(plan)?;
+        }
+        Command::Check { config } => {
+            check::check(&config.config, &load(&config.config)?, &mut out)?
+        }
+        Command::Status { config, state_dir, output } => {
+            let state_dir = match state_dir {
+                Some(state_dir) => state_dir,
+                None => load(&config.config)?.state_dir,
+            };
+            let status = status::fetch(&state_dir)?;
+            match output {
+                Output::Table => status::table(&status, &mut out)?,
+                Output::Json => writeln!(out, "{}", serde_json::to_string(&status)?)?,
+            }
+        }
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "garam-agent", &mut script);
+            out.write_all(&script)?;
+        }
+        Command::Man => clap_mangen::Man::new(Arguments::command()).render(&mut out)?,
+    }
+    Ok(())
+}
+
+fn load(path: &std::path::Path) -> Result<crate::config::Plan, crate::error::AgentError> {
+    Ok(Config::load(path)?)
+}
+
+fn start_logging() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("GARAM_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(colour)
+        // A closed stderr must not turn a log line into a panic.
+        .log_internal_errors(false)
+        .init();
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}

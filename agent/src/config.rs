@@ -1,0 +1,374 @@
+//! The agent's configuration: one TOML file, parsed and checked in one step into a [`Plan`].
+//!
+//! In: the text of `agent.toml`. Out: a [`Plan`] that nothing behind it validates again. Promise: an unknown key, a value
+//! out of bounds, a glob that does not compile or a name used twice is an error that names the file, the key and what to
+//! do. Not here: reading certificates ([`crate::tls`]), walking globs ([`crate::source`]).
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use garam_proto::{Codec, SourceName, StreamName};
+use serde::Deserialize;
+
+use crate::source::file::FileSet;
+
+/// Where the configuration lies unless `--config` says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/garam-agent/agent.toml";
+
+/// The file as written. Every field says what it means, its default and its bounds.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Folder of the checkpoint and the status socket; one agent at a time. Default `/var/lib/garam-agent`.
+    #[serde(default = "default_state_dir")]
+    pub state_dir: PathBuf,
+    /// Folder with `ca.pem`, `cert.pem` and `key.pem`, as `garam agent issue` writes it. Default `{state_dir}/identity`.
+    pub identity_dir: Option<PathBuf>,
+    /// Addresses of cores, `host:port`, tried in order. At least one.
+    pub core: Vec<String>,
+    /// The name the core's certificate must carry. Default: the host part of the address.
+    pub server_name: Option<String>,
+    #[serde(default)]
+    pub ship: Ship,
+    /// What to tail. At least one table.
+    #[serde(default)]
+    pub file: Vec<FileTable>,
+}
+
+/// `[ship]`: how blocks travel.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ship {
+    /// `zstd`, `lz4` or `none`. Default `zstd`.
+    pub codec: String,
+    /// Compression level of zstd, -7 to 19. Default 1.
+    pub level: i32,
+    /// How long a block may wait for more lines, 0 to 10 s; the core may raise it. Default 20 ms.
+    #[serde(with = "humantime_serde")]
+    pub linger: Duration,
+    /// Raw size at which a block is cut, 64 KiB to 1 MiB. Default 256 KiB.
+    pub block_size: ByteSize,
+    /// Upper bound of unacknowledged payload per stream and partition, 1 MiB to 1 GiB; the core may say less.
+    /// Default 8 MiB.
+    pub window: ByteSize,
+    /// How often a file that was written lately is looked at, 10 ms to 10 s; idle files up to ten times less often.
+    /// Default 100 ms.
+    #[serde(with = "humantime_serde")]
+    pub poll: Duration,
+    /// How often folders are searched for new and renamed files, 100 ms to 10 min. Default 1 s.
+    #[serde(with = "humantime_serde")]
+    pub discover: Duration,
+}
+
+impl Default for Ship {
+    fn default() -> Self {
+        Self {
+            codec: "zstd".into(),
+            level: 1,
+            linger: Duration::from_millis(20),
+            block_size: ByteSize::kib(256),
+            window: ByteSize::mib(8),
+            poll: Duration::from_millis(100),
+            discover: Duration::from_secs(1),
+        }
+    }
+}
+
+/// One `[[file]]` table: a set of files that go to one stream.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileTable {
+    /// Label of the source; renaming it repeats nothing. Unique.
+    pub name: String,
+    /// Absolute globs; `*` stays inside a folder, `**` crosses folders. At least one.
+    pub include: Vec<String>,
+    /// Globs of files to leave alone, matched on the whole path, or on the file's name when without `/`. Default none.
+    #[serde(default)]
+    pub exclude: Vec<String>,
+    /// The stream the lines go to.
+    pub stream: String,
+    /// `beginning` or `end`; `end` counts only for files present when the agent runs for the first time.
+    /// Default `beginning`.
+    #[serde(default)]
+    pub start_at: StartAt,
+    /// The longest line that travels whole, 1 KiB to 64 MiB; a longer one is cut into pieces. Default 1 MiB.
+    #[serde(default = "default_max_record")]
+    pub max_record: ByteSize,
+}
+
+/// Where reading of a file begins that was there before the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StartAt {
+    #[default]
+    Beginning,
+    End,
+}
+
+fn default_state_dir() -> PathBuf {
+    "/var/lib/garam-agent".into()
+}
+
+fn default_max_record() -> ByteSize {
+    ByteSize::mib(1)
+}
+
+/// The checked form.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub state_dir: PathBuf,
+    pub identity_dir: PathBuf,
+    pub cores: Vec<CoreAddress>,
+    pub ship: ShipPlan,
+    pub files: Vec<FileSet>,
+}
+
+/// A core and the name its certificate must carry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CoreAddress {
+    pub address: String,
+    pub server_name: String,
+}
+
+#[derive(Debug, Clone)]
+pub struct ShipPlan {
+    pub codec: Codec,
+    pub level: i32,
+    pub linger: Duration,
+    pub block_size: usize,
+    pub window: u64,
+    pub poll: Duration,
+    pub discover: Duration,
+}
+
+/// Why a configuration cannot be used. Exit code 78.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read configuration {path}: {source}; create it, or name another with --config")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("configuration {path} is not valid: {source}")]
+    Parse { path: PathBuf, source: Box<toml::de::Error> },
+    #[error("configuration {path}, key {key}: {problem}; {action}")]
+    Value { path: PathBuf, key: String, problem: String, action: String },
+}
+
+impl Config {
+    /// Reads and checks the file.
+    pub fn load(path: &Path) -> Result<Plan, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.into(), source })?;
+        Self::parse(path, &text)
+    }
+
+    /// Parses and checks a text; `path` is for the messages.
+    pub fn parse(path: &Path, text: &str) -> Result<Plan, ConfigError> {
+        let config: Self = toml::from_str(text)
+            .map_err(|source| ConfigError::Parse { path: path.into(), source: source.into() })?;
+        config.check(path)
+    }
+
+    fn check(self, path: &Path) -> Result<Plan, ConfigError> {
+        let at = Keys { path };
+        if !self.state_dir.is_absolute() {
+            return Err(at.bad("state_dir", "is not an absolute path", "begin it with /"));
+        }
+        if self.core.is_empty() {
+            return Err(at.bad("core", "is empty", "name at least one core as \"host:port\""));
+        }
+        let cores = self
+            .core
+            .iter()
+            .map(|address| core_address(&at, address, self.server_name.as_deref()))
+            .collect::<Result<_, _>>()?;
+        let ship = self.ship.check(&at)?;
+        if self.file.is_empty() {
+            return Err(at.bad("file", "nothing to tail", "add a [[file]] table"));
+        }
+        let mut files: Vec<FileSet> = Vec::with_capacity(self.file.len());
+        for table in self.file {
+            let set = table.check(&at)?;
+            if files.iter().any(|other| other.name == set.name) {
+                let key = format!("file.{}.name", set.name);
+                return Err(at.bad(&key, "is used twice", "give each [[file]] its own name"));
+            }
+            files.push(set);
+        }
+        let identity_dir = self.identity_dir.unwrap_or_else(|| self.state_dir.join("identity"));
+        Ok(Plan { state_dir: self.state_dir, identity_dir, cores, ship, files })
+    }
+}
+
+impl Ship {
+    fn check(self, at: &Keys<'_>) -> Result<ShipPlan, ConfigError> {
+        let codec = self
+            .codec
+            .parse::<Codec>()
+            .map_err(|e| at.bad("ship.codec", &e.to_string(), "choose one of them"))?;
+        at.within("ship.level", self.level, -7, 19)?;
+        at.duration("ship.linger", self.linger, Duration::ZERO, Duration::from_secs(10))?;
+        at.size("ship.block_size", self.block_size, ByteSize::kib(64), ByteSize::mib(1))?;
+        at.size("ship.window", self.window, ByteSize::mib(1), ByteSize::gib(1))?;
+        at.duration("ship.poll", self.poll, Duration::from_millis(10), Duration::from_secs(10))?;
+        at.duration(
+            "ship.discover",
+            self.discover,
+            Duration::from_millis(100),
+            Duration::from_secs(600),
+        )?;
+        Ok(ShipPlan {
+            codec,
+            level: self.level,
+            linger: self.linger,
+            block_size: usize::try_from(self.block_size.as_u64()).unwrap_or(usize::MAX),
+            window: self.window.as_u64(),
+            poll: self.poll,
+            discover: self.discover,
+        })
+    }
+}
+
+impl FileTable {
+    fn check(self, at: &Keys<'_>) -> Result<FileSet, ConfigError> {
+        let key = |field: &str| format!("file.{}.{field}", self.name);
+        let name = SourceName::new(self.name.as_str())
+            .map_err(|e| at.bad(&key("name"), &e.to_string(), "rename it"))?;
+        let stream = StreamName::new(self.stream.as_str())
+            .map_err(|e| at.bad(&key("stream"), &e.to_string(), "rename it"))?;
+        at.size(&key("max_record"), self.max_record, ByteSize::kib(1), ByteSize::mib(64))?;
+        if self.include.is_empty() {
+            return Err(at.bad(&key("include"), "is empty", "name at least one glob"));
+        }
+        let max_record = usize::try_from(self.max_record.as_u64()).unwrap_or(usize::MAX);
+        FileSet::new(name.clone(), stream, &self.include, &self.exclude, self.start_at, max_record)
+            .map_err(|e| {
+                at.bad(&key(e.field), &format!("{:?} {}", e.glob, e.why), "correct the glob")
+            })
+    }
+}
+
+fn core_address(
+    at: &Keys<'_>,
+    address: &str,
+    server_name: Option<&str>,
+) -> Result<CoreAddress, ConfigError> {
+    let (host, port) = address
+        .rsplit_once(':')
+        .ok_or_else(|| at.bad("core", &format!("{address:?} has no port"), "write host:port"))?;
+    if host.is_empty() || port.parse::<u16>().is_err() {
+        return Err(at.bad("core", &format!("{address:?} is not host:port"), "write host:port"));
+    }
+    let name = server_name.unwrap_or_else(|| host.trim_matches(['[', ']'])).to_owned();
+    rustls_pki_types::ServerName::try_from(name.as_str()).map_err(|_| {
+        let problem = format!("{name:?} is no host name or IP address");
+        at.bad("server_name", &problem, "set server_name to the name in the core's certificate")
+    })?;
+    Ok(CoreAddress { address: address.into(), server_name: name })
+}
+
+/// Builds errors that name file and key.
+struct Keys<'a> {
+    path: &'a Path,
+}
+
+impl Keys<'_> {
+    fn bad(&self, key: &str, problem: &str, action: &str) -> ConfigError {
+        ConfigError::Value {
+            path: self.path.into(),
+            key: key.into(),
+            problem: problem.into(),
+            action: action.into(),
+        }
+    }
+
+    fn within<T: PartialOrd + std::fmt::Display>(
+        &self,
+        key: &str,
+        value: T,
+        low: T,
+        high: T,
+    ) -> Result<(), ConfigError> {
+        if value < low || value > high {
+            let action = format!("choose {low} to {high}");
+            return Err(self.bad(key, &format!("{value} is out of bounds"), &action));
+        }
+        Ok(())
+    }
+
+    fn size(
+        &self,
+        key: &str,
+        value: ByteSize,
+        low: ByteSize,
+        high: ByteSize,
+    ) -> Result<(), ConfigError> {
+        self.within(key, value, low, high)
+    }
+
+    fn duration(
+        &self,
+        key: &str,
+        value: Duration,
+        low: Duration,
+        high: Duration,
+    ) -> Result<(), ConfigError> {
+        if value < low || value > high {
+            let action = format!("choose {low:?} to {high:?}");
+            return Err(self.bad(key, &format!("{value:?} is out of bounds"), &action));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAST: &str = "core = [\"core-1:7470\"]\n[[file]]\nname = \"a\"\ninclude = [\"/var/log/*.log\"]\nstream = \"raw\"\n";
+
+    fn check(text: &str, expect: expect_test::Expect) {
+        let got = match Config::parse(Path::new("agent.toml"), text) {
+            Ok(plan) => format!("{:?} {:?}", plan.cores, plan.identity_dir),
+            Err(error) => error.to_string(),
+        };
+        expect.assert_eq(&got);
+    }
+
+    #[test]
+    fn the_least_configuration_is_enough() {
+        check(
+            LEAST,
+            expect_test::expect![[
+                r#"[CoreAddress { address: "core-1:7470", server_name: "core-1" }] "/var/lib/garam-agent/identity""#
+            ]],
+        );
+    }
+
+    #[test]
+    fn a_bad_value_names_file_key_and_action() {
+        check(
+            &LEAST.replace("stream", "max_record = \"1GiB\"\nstream"),
+            expect_test::expect![
+                "configuration agent.toml, key file.a.max_record: 1.0 GiB is out of bounds; choose 1.0 KiB to 64.0 MiB"
+            ],
+        );
+        check(
+            &LEAST.replace("/var/log/*.log", "var/[.log"),
+            expect_test::expect![[
+                r#"configuration agent.toml, key file.a.include: "var/[.log" is not an absolute path; correct the glob"#
+            ]],
+        );
+        check(
+            &LEAST.replace(":7470", ""),
+            expect_test::expect![[
+                r#"configuration agent.toml, key core: "core-1" has no port; write host:port"#
+            ]],
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error() {
+        let error = Config::parse(Path::new("agent.toml"), &LEAST.replace("stream", "straem"));
+        assert!(error.unwrap_err().to_string().contains("straem"));
+    }
+}

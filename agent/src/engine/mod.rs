@@ -1,0 +1,383 @@
+//! The engine: decides what is read, claimed and sent, and believes only acknowledgements.
+//!
+//! ```text
+//!        met ──► Asking ──OpenAck──► Unclaimed ──Claim──► Claiming ──ClaimAck──► Open
+//!                  ▲ no state           ▲  └── Held / Denied: later ──┘            │ look, read, push, ack
+//!                  └────────────────────┴───────────── connection lost ◄───────────┘
+//! ```
+//!
+//! In: [`Event`]s (answers of the core, sizes from the compressor) and the time. Out: [`Job`]s in wire order, checkpoint
+//! snapshots. Promise (protocol §2): a block begins at the answered mark or where the block before it ended; after a lost
+//! connection everything unacknowledged is read again from the mark; a position is continued only in content whose tail
+//! hash agrees; what can no longer be read becomes a gap; an older origin of a lineage is acknowledged to its end before a
+//! younger one is read. It never waits: whatever is full or slow is visited again.
+//! Here: events and the schedule. In `origin` the state of one origin, in `meet` how origins are found again, in `claim`
+//! what the core's marks mean, in `read` blocks and acknowledgements, in `ledger` checkpoint and status.
+
+mod claim;
+mod ledger;
+mod meet;
+mod origin;
+mod read;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use garam_proto::{AgentId, ClusterId, Message, SessionId, message};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::checkpoint::Entry;
+use crate::compress::{Job, Outgoing, Pool};
+use crate::ship::window::Windows;
+use crate::source::Source;
+use crate::status::{Status, Totals};
+use origin::{Id, Origin, Stage};
+
+/// What reaches the engine from outside.
+#[derive(Debug)]
+pub enum Event {
+    Connected(Connection),
+    Disconnected,
+    Message(Message),
+    /// A block left the compressor.
+    Compressed {
+        slot: u32,
+        answer: u64,
+        to: u128,
+        payload_len: u64,
+        records: u32,
+    },
+    /// The checkpoint was written, or why not.
+    Saved(Result<(), String>),
+    Status(oneshot::Sender<Status>),
+    /// Read no more; end when everything sent is acknowledged.
+    Stop,
+}
+
+/// A session as agreed.
+#[derive(Debug)]
+pub struct Connection {
+    pub wire: mpsc::Sender<Outgoing>,
+    pub core: String,
+    pub cluster: ClusterId,
+    pub agent: AgentId,
+    pub session: SessionId,
+    pub window: u64,
+    pub max_part: usize,
+    pub max_record: usize,
+}
+
+/// What the engine is told at the start.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub block_size: usize,
+    pub linger: Duration,
+    pub window: u64,
+    pub poll: Duration,
+    pub discover: Duration,
+    /// How long a stop waits for acknowledgements.
+    pub drain: Duration,
+    /// How long a file that left its place must be quiet before it is let go; unlinked ones five times as long.
+    pub quiet: Duration,
+    pub host: String,
+}
+
+/// Where jobs go. The engine is the only sender, so room that is seen stays.
+pub struct Outbox<'a>(pub &'a mpsc::Sender<Job>);
+
+impl Outbox<'_> {
+    fn has_room(&self) -> bool {
+        self.0.capacity() > 0
+    }
+
+    fn send(&mut self, job: Job) {
+        // Callers check `has_room` first; a closed channel means that the agent is ending.
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.0.try_send(job) {
+            tracing::error!(action = "report this", "job queue overflowed");
+        }
+    }
+}
+
+/// When to call again.
+#[derive(Debug, Clone, Copy)]
+pub struct Wake {
+    pub at: Instant,
+    /// Also as soon as the outbox has room.
+    pub blocked: bool,
+}
+
+/// What a visit to an origin asks for.
+enum Next {
+    At(Instant),
+    /// When a window opens.
+    Window,
+    /// When an answer comes.
+    Answer,
+    Gone,
+}
+
+/// A checkpoint to write.
+pub type Snapshot = Vec<Entry>;
+
+pub struct Engine {
+    settings: Settings,
+    source: Box<dyn Source>,
+    pool: Pool,
+    snapshots: mpsc::Sender<Snapshot>,
+    origins: HashMap<Id, Origin>,
+    next_id: u64,
+    next_slot: u32,
+    next_open: u64,
+    slots: HashMap<u32, Id>,
+    schedule: BTreeSet<(Instant, Id)>,
+    waiting: HashSet<Id>,
+    asks: BTreeSet<Id>,
+    asked: HashMap<u64, Vec<Id>>,
+    /// Checkpoint entries whose origin was not found yet, and since when.
+    missing: Vec<(Entry, Instant)>,
+    connection: Option<Connection>,
+    announce: bool,
+    windows: Windows,
+    search_at: Instant,
+    saved: ledger::Saving,
+    stopping: Option<Instant>,
+    started: Instant,
+    totals: Totals,
+}
+
+impl Engine {
+    pub fn new(
+        settings: Settings,
+        source: Box<dyn Source>,
+        entries: Vec<Entry>,
+        pool: Pool,
+        snapshots: mpsc::Sender<Snapshot>,
+        now: Instant,
+    ) -> Self {
+        let missing = entries.into_iter().map(|entry| (entry, now)).collect();
+        Self {
+            settings,
+            source,
+            pool,
+            snapshots,
+            origins: HashMap::new(),
+            next_id: 0,
+            next_slot: 0,
+            next_open: 0,
+            slots: HashMap::new(),
+            schedule: BTreeSet::new(),
+            waiting: HashSet::new(),
+            asks: BTreeSet::new(),
+            asked: HashMap::new(),
+            missing,
+            connection: None,
+            announce: false,
+            windows: Windows::default(),
+            search_at: now,
+            saved: ledger::Saving::new(now),
+            stopping: None,
+            started: now,
+            totals: Totals::default(),
+        }
+    }
+
+    pub fn handle(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::Connected(connection) => self.connected(connection, now),
+            Event::Disconnected => self.disconnected(now),
+            Event::Message(message) => self.answered(message, now),
+            Event::Compressed { slot, answer, to, payload_len, records } => {
+                self.compressed(slot, answer, to, payload_len, records);
+                self.wake_waiting(now);
+            }
+            Event::Saved(result) => self.saved_checkpoint(result, now),
+            Event::Status(reply) => {
+                // Whoever asked may have gone.
+                drop(reply.send(self.status(now)));
+            }
+            Event::Stop => {
+                self.stopping.get_or_insert(now + self.settings.drain);
+                self.saved.force();
+            }
+        }
+    }
+
+    /// Does what is due and says when to come back.
+    pub fn step(&mut self, now: Instant, outbox: &mut Outbox<'_>) -> Wake {
+        if now >= self.search_at && self.stopping.is_none() {
+            self.search(now);
+            self.search_at = now + self.settings.discover;
+        }
+        let mut blocked = self.announce_connection(outbox);
+        let due: Vec<_> = self.schedule.range(..=(now, Id(u64::MAX))).copied().collect();
+        for visit in due {
+            if self.connection.is_some() && !outbox.has_room() {
+                blocked = true;
+                break;
+            }
+            self.schedule.remove(&visit);
+            let next = self.attend(visit.1, now, outbox);
+            self.plan(visit.1, next);
+        }
+        if !self.asks.is_empty() && self.connection.is_some() && self.stopping.is_none() {
+            blocked |= !outbox.has_room();
+            self.ask(outbox);
+        }
+        self.save(now);
+        let mut at = self.search_at.min(self.saved.due(now));
+        if !blocked && let Some(&(first, _)) = self.schedule.first() {
+            at = at.min(first);
+        }
+        if let Some(deadline) = self.stopping {
+            at = at.min(deadline);
+        }
+        Wake { at: at.max(now), blocked }
+    }
+
+    /// Whether a stop is complete: all acknowledged (or given up), and the checkpoint says so.
+    pub fn is_finished(&self, now: Instant) -> bool {
+        let Some(deadline) = self.stopping else { return false };
+        let drained = self.connection.is_none() || self.origins.values().all(|o| o.sent.is_empty());
+        let late = now >= deadline;
+        (drained && self.saved.is_clean())
+            || (late && now >= deadline + Duration::from_secs(2))
+            || (late && self.saved.is_clean())
+    }
+
+    fn plan(&mut self, id: Id, next: Next) {
+        match next {
+            Next::At(at) => {
+                self.schedule.insert((at, id));
+            }
+            Next::Window => {
+                self.waiting.insert(id);
+            }
+            Next::Answer => {}
+            Next::Gone => self.forget(id),
+        }
+    }
+
+    /// Brings a visit forward to now.
+    fn visit(&mut self, id: Id, now: Instant) {
+        self.waiting.remove(&id);
+        self.schedule.insert((now, id));
+    }
+
+    fn wake_waiting(&mut self, now: Instant) {
+        for id in self.waiting.drain() {
+            self.schedule.insert((now, id));
+        }
+    }
+
+    fn connected(&mut self, connection: Connection, now: Instant) {
+        let window = connection.window.min(self.settings.window);
+        self.windows = Windows::begin(window, self.settings.linger);
+        for origin in self.origins.values_mut() {
+            origin.name_lineage(connection.agent);
+        }
+        self.connection = Some(connection);
+        self.announce = true;
+        let all: Vec<Id> = self.origins.keys().copied().collect();
+        self.order(&all);
+        // Those with something to read claim at once, idle ones one after the other behind them.
+        let ids: BTreeSet<Id> = self.origins.keys().copied().collect();
+        self.schedule.clear();
+        for (number, id) in (0u32..).zip(ids) {
+            let idle = self.origins.get(&id).is_some_and(|o| o.seen_end <= o.cut.position);
+            let pause = if idle { Duration::from_millis(2) * number } else { Duration::ZERO };
+            self.schedule.insert((now + pause, id));
+        }
+    }
+
+    fn disconnected(&mut self, now: Instant) {
+        if self.connection.take().is_some() {
+            self.totals.reconnects += 1;
+        }
+        self.announce = false;
+        self.slots.clear();
+        self.asked.clear();
+        self.asks.clear();
+        self.waiting.clear();
+        self.windows = Windows::default();
+        self.schedule.clear();
+        for (&id, origin) in &mut self.origins {
+            origin.disconnected();
+            self.schedule.insert((now, id));
+        }
+    }
+
+    fn announce_connection(&mut self, outbox: &mut Outbox<'_>) -> bool {
+        let Some(connection) = self.connection.as_ref().filter(|_| self.announce) else {
+            return false;
+        };
+        if !outbox.has_room() {
+            return true;
+        }
+        outbox
+            .send(Job::Connection { wire: connection.wire.clone(), max_part: connection.max_part });
+        self.announce = false;
+        false
+    }
+
+    fn answered(&mut self, message: Message, now: Instant) {
+        match message {
+            Message::OpenAck(ack) => self.opened(ack, now),
+            Message::ClaimAck(ack) => self.claimed(ack, now),
+            Message::Ack(ack) => {
+                for message::SlotMark { slot, mark } in ack.marks {
+                    self.acknowledged(slot, mark, now);
+                }
+                self.wake_waiting(now);
+            }
+            Message::Reposition(reposition) => self.repositioned(reposition, now),
+            Message::Hold(hold) => {
+                tracing::info!(
+                    stream = %hold.stream, held = hold.held, why = hold.why,
+                    "the core holds or releases a stream"
+                );
+                self.windows.hold(&hold);
+                self.wake_waiting(now);
+            }
+            Message::Throttle(throttle) => {
+                self.windows.throttle(&throttle);
+                self.wake_waiting(now);
+            }
+            other => tracing::warn!(message = other.name(), "the core sent what only agents send"),
+        }
+    }
+
+    fn forget(&mut self, id: Id) {
+        if let Some(origin) = self.origins.remove(&id) {
+            if let Stage::Open { slot, .. } | Stage::Claiming { slot } = origin.stage {
+                self.slots.remove(&slot);
+            }
+            if let Some(handle) = origin.handle {
+                self.source.close(handle);
+            }
+        }
+        self.asks.remove(&id);
+        self.waiting.remove(&id);
+        self.saved.mark_dirty();
+    }
+}
+
+/// Runs the engine on the calling thread until it is stopped and drained.
+pub async fn drive(mut engine: Engine, mut events: mpsc::Receiver<Event>, jobs: mpsc::Sender<Job>) {
+    loop {
+        while let Ok(event) = events.try_recv() {
+            engine.handle(event, Instant::now());
+        }
+        let wake = engine.step(Instant::now(), &mut Outbox(&jobs));
+        if engine.is_finished(Instant::now()) {
+            return;
+        }
+        tokio::select! {
+            event = events.recv() => match event {
+                Some(event) => engine.handle(event, Instant::now()),
+                None => return,
+            },
+            permit = jobs.reserve(), if wake.blocked => drop(permit),
+            () = tokio::time::sleep_until(wake.at.into()) => {}
+        }
+    }
+}

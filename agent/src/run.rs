@@ -1,0 +1,233 @@
+//! `garam-agent run`: the lock, the threads, the signals, and the order in which things stop.
+//!
+//! ```text
+//! reactor (main)   connection, status socket, signals, systemd
+//! thread engine    reads files, decides            ─Job─►  thread compress  ─Outgoing─►  reactor
+//! thread state     writes the checkpoint
+//! ```
+//!
+//! Promise: one agent per state folder; SIGTERM or SIGINT stops reading, waits up to 10 s for acknowledgements, writes the
+//! checkpoint, says goodbye and ends with 0; a second signal ends at once with 130. A thread that ends by itself ends the
+//! agent, so that the service manager starts it anew. Configuration is read once: SIGHUP is not handled.
+
+use std::fs::File;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::checkpoint::{self, CheckpointError, Loaded};
+use crate::compress::{Pool, Worker};
+use crate::config::Plan;
+use crate::engine::{Engine, Event, Settings, Snapshot, drive};
+use crate::error::AgentError;
+use crate::ship::Shipper;
+use crate::source::file::{Files, HOLD};
+use crate::{status, tls};
+
+const EVENTS: usize = 256;
+/// Raw blocks that wait for the compressor.
+const JOBS: usize = 4;
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Runs an agent until it is told to stop.
+pub fn run(plan: Plan) -> Result<(), AgentError> {
+    let folder = plan.state_dir.clone();
+    std::fs::create_dir_all(&folder).map_err(|source| AgentError::Io {
+        action: "create state folder",
+        path: folder.clone(),
+        source,
+    })?;
+    let lock = lock(&folder)?;
+    tls::client_config(&plan.identity_dir)?;
+    let loaded = checkpoint::load(&folder)?;
+    raise_descriptor_limit();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| AgentError::Thread { what: "reactor", source })?;
+    let outcome = runtime.block_on(agent(plan, loaded));
+    // Threads may still sit in a disk or a queue: the process ends without them.
+    runtime.shutdown_background();
+    drop(lock);
+    outcome
+}
+
+async fn agent(plan: Plan, loaded: Loaded) -> Result<(), AgentError> {
+    let (terminate, interrupt) =
+        (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
+    let first_start = loaded == Loaded::Nothing;
+    let entries = match loaded {
+        Loaded::Entries(entries) => entries,
+        Loaded::Nothing | Loaded::Damaged => Vec::new(),
+    };
+    let pool = Pool::default();
+    let (events, incoming) = mpsc::channel(EVENTS);
+    let (jobs, work) = mpsc::channel(JOBS);
+    let (snapshots, to_write) = mpsc::channel(1);
+    let worker = Worker::new(plan.ship.codec, plan.ship.level, pool.clone(), events.clone())
+        .map_err(|source| AgentError::Thread { what: "compress", source })?;
+    let source = Files::new(plan.files.clone(), first_start, HOLD);
+    let settings = Settings {
+        block_size: plan.ship.block_size,
+        linger: plan.ship.linger,
+        window: plan.ship.window,
+        poll: plan.ship.poll,
+        discover: plan.ship.discover,
+        drain: DRAIN,
+        quiet: HOLD,
+        host: host_name(),
+    };
+    let host = settings.host.clone();
+    let engine =
+        Engine::new(settings, Box::new(source), entries, pool.clone(), snapshots, Instant::now());
+    let reactor = tokio::runtime::Handle::current();
+    let engine = thread("engine", move || reactor.block_on(drive(engine, incoming, jobs)))?;
+    let compress = thread("compress", move || worker.run(work))?;
+    let folder = plan.state_dir.clone();
+    let saved = events.clone();
+    let state = thread("state", move || save_all(&folder, to_write, &saved))?;
+
+    let (stop, stopped) = watch::channel(false);
+    let shipper = Shipper {
+        cores: plan.cores.clone(),
+        identity_dir: plan.identity_dir.clone(),
+        host,
+        pool,
+        events: events.clone(),
+        stop: stopped,
+    };
+    let shipping = tokio::spawn(shipper.run());
+    match status::bind(&plan.state_dir) {
+        Ok(listener) => drop(tokio::spawn(status::serve(listener, events.clone()))),
+        Err(error) => tracing::warn!(
+            path = %status::socket_path(&plan.state_dir).display(), %error,
+            "no status socket: `garam-agent status` will not work"
+        ),
+    }
+    drop(tokio::spawn(tell_systemd(events.clone())));
+    drop(tokio::spawn(listen(terminate, interrupt, events)));
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"), state_dir = %plan.state_dir.display(), first_start,
+        "agent started"
+    );
+
+    let ended = tokio::select! {
+        ended = engine => ended.map_err(|_| "engine"),
+        _ = compress => Err("compress"),
+        _ = state => Err("state"),
+    };
+    ended.map_err(|what| AgentError::ThreadEnded { what })?;
+    stop.send_replace(true);
+    if tokio::time::timeout(Duration::from_secs(3), shipping).await.is_err() {
+        tracing::warn!("the connection did not close in time");
+    }
+    tracing::info!("agent stopped");
+    Ok(())
+}
+
+/// Starts a thread; the receiver says when it returned, or fails when it panicked.
+fn thread(
+    what: &'static str,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<oneshot::Receiver<()>, AgentError> {
+    let (done, ended) = oneshot::channel();
+    std::thread::Builder::new()
+        .name(what.into())
+        .spawn(move || {
+            work();
+            // Nobody waits any more when the agent is already ending.
+            drop(done.send(()));
+        })
+        .map_err(|source| AgentError::Thread { what, source })?;
+    Ok(ended)
+}
+
+fn save_all(folder: &Path, mut snapshots: mpsc::Receiver<Snapshot>, events: &mpsc::Sender<Event>) {
+    while let Some(entries) = snapshots.blocking_recv() {
+        let result: Result<(), CheckpointError> = checkpoint::save(folder, &entries);
+        if events.blocking_send(result.into()).is_err() {
+            return;
+        }
+    }
+}
+
+/// Locks the state folder for this process; the kernel lets go of it when the process ends, however it ends.
+fn lock(folder: &Path) -> Result<File, AgentError> {
+    let path = folder.join("lock");
+    let failed = |source| AgentError::Io { action: "lock", path: path.clone(), source };
+    let file =
+        File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(AgentError::Locked { path: folder.into() }),
+        Err(error) => Err(failed(error.into())),
+    }
+}
+
+async fn listen(mut terminate: Signal, mut interrupt: Signal, events: mpsc::Sender<Event>) {
+    let mut first = true;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        if !first {
+            std::process::exit(130);
+        }
+        first = false;
+        tracing::info!(
+            "stopping: no more reading, waiting for acknowledgements; a second signal ends at once"
+        );
+        notify(&[sd_notify::NotifyState::Stopping]);
+        if events.send(Event::Stop).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn signals(kind: SignalKind) -> Result<Signal, AgentError> {
+    signal(kind).map_err(|source| AgentError::Thread { what: "signal", source })
+}
+
+/// Tells systemd that the agent is up, how it fares, and, only while the engine answers, that it is alive.
+async fn tell_systemd(events: mpsc::Sender<Event>) {
+    if std::env::var_os("NOTIFY_SOCKET").is_none() {
+        return;
+    }
+    notify(&[sd_notify::NotifyState::Ready]);
+    let pulse = sd_notify::watchdog_enabled().map_or(Duration::from_secs(10), |limit| limit / 2);
+    let mut pulse = tokio::time::interval(pulse.max(Duration::from_millis(500)));
+    loop {
+        pulse.tick().await;
+        let Some(status) = status::ask(&events).await else { return };
+        let core = status.core.as_deref().unwrap_or("no core");
+        let text = format!(
+            "{} files, {core}, {} bytes unread",
+            status.files.len(),
+            status.totals.unread_bytes
+        );
+        notify(&[sd_notify::NotifyState::Status(&text), sd_notify::NotifyState::Watchdog]);
+    }
+}
+
+fn notify(state: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::debug!(%error, "systemd was not told");
+    }
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Every tailed file is an open descriptor: takes as many as the system lets this process have.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, ?limit, "cannot raise the limit of open files");
+    }
+}

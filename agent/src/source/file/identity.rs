@@ -1,0 +1,96 @@
+//! What a file is: the key inside this process and the descriptor that outlives it.
+//!
+//! In: a path or an open file. Out: `(st_dev, st_ino)`, or a [`FileDescriptor`] with the file system's own id, inode,
+//! birth time and head. Promise: nothing but a regular file gets a key, and looking never blocks (no open).
+
+use std::ffi::OsStr;
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirEntryExt, FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use garam_proto::FileDescriptor;
+use garam_proto::hash::{HEAD_BYTES, head_hash};
+
+use super::Key;
+
+/// The key of the regular file at `path`, links followed; `None` for anything else.
+pub(super) fn key_of(path: &Path) -> io::Result<Option<Key>> {
+    let metadata = std::fs::metadata(path)?;
+    Ok(metadata.is_file().then(|| key(&metadata)))
+}
+
+pub(super) fn key(metadata: &Metadata) -> Key {
+    (metadata.dev(), metadata.ino())
+}
+
+/// Birth time in nanoseconds since the epoch, where the file system has it.
+pub(super) fn birth_ns(metadata: &Metadata) -> Option<i64> {
+    let since = metadata.created().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    i64::try_from(since.as_nanos()).ok().filter(|&ns| ns > 0)
+}
+
+/// The file system's own id, which survives a reboot, unlike `st_dev`.
+pub(super) fn file_system(file: &File) -> io::Result<u64> {
+    Ok(rustix::fs::fstatvfs(file)?.f_fsid)
+}
+
+/// The first bytes of a file, at most `len`.
+pub(super) fn head(file: &File, len: usize) -> io::Result<Vec<u8>> {
+    let mut head = vec![0; len.min(HEAD_BYTES)];
+    let read = read_full(file, &mut head, 0)?;
+    head.truncate(read);
+    Ok(head)
+}
+
+/// Whether the file still begins as it was registered.
+pub(super) fn head_matches(file: &File, registered: &FileDescriptor) -> io::Result<bool> {
+    let wanted = registered.head_len as usize;
+    let head = head(file, wanted)?;
+    Ok(head.len() == wanted && head_hash(&head) == registered.head_hash)
+}
+
+pub(super) fn path_of(descriptor: &FileDescriptor) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(&descriptor.path))
+}
+
+/// Whether the folder a file was registered in can be read and is on the same file system.
+pub(super) fn folder_is_there(wanted: &FileDescriptor) -> bool {
+    let path = path_of(wanted);
+    let Some(folder) = path.parent() else { return false };
+    rustix::fs::statvfs(folder).is_ok_and(|stat| stat.f_fsid == wanted.file_system)
+        && std::fs::read_dir(folder).is_ok()
+}
+
+/// Looks for a file by its inode in the folder it was registered in: where a rotation usually leaves it.
+pub(super) fn find_sibling(wanted: &FileDescriptor, path: &Path) -> Option<PathBuf> {
+    let folder = path.parent()?;
+    if rustix::fs::statvfs(folder).ok()?.f_fsid != wanted.file_system {
+        return None;
+    }
+    let entries = std::fs::read_dir(folder).ok()?;
+    entries
+        .filter_map(Result::ok)
+        .filter(|entry| entry.ino() == wanted.inode)
+        .map(|entry| entry.path())
+        .find(|path| {
+            std::fs::symlink_metadata(path)
+                .is_ok_and(|found| found.is_file() && birth_ns(&found) == wanted.birth_ns)
+        })
+}
+
+/// Fills `buffer` from `offset` as far as the file reaches.
+pub(super) fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}

@@ -1,0 +1,252 @@
+//! Files as a source: sets of globs, one open descriptor per file identity.
+//!
+//! In: [`FileSet`]s from the configuration. Out: origins (one per device and inode) and their bytes.
+//! Promise: two globs, a hard link or a symlink never make two readers of one file; a renamed or unlinked file stays open
+//! until the engine closes it; directories, FIFOs, sockets and devices are passed over without being opened.
+//! Here: which files are open. In `discover` the walk, in `identity` what a file is, in `reader` its bytes.
+
+mod discover;
+mod identity;
+mod reader;
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use garam_proto::{Descriptor, FileDescriptor, FileMatch};
+
+pub use discover::{BadGlob, FileSet};
+use reader::OpenFile;
+
+use crate::config::StartAt;
+use crate::source::{CutLimits, Fit, Handle, Known, Met, Read, Seen, Source, Tail};
+
+/// How long a file that left the globs is watched for late writers before it may be closed.
+pub const HOLD: Duration = Duration::from_secs(60);
+
+/// A file's identity inside this process: device and inode, which cannot be reused while the file is open.
+type Key = (u64, u64);
+
+/// All `[[file]]` tables of an agent.
+pub struct Files {
+    sets: Vec<FileSet>,
+    hold: Duration,
+    open: HashMap<Handle, OpenFile>,
+    by_key: HashMap<Key, Handle>,
+    next: u64,
+    /// Whether `start_at = "end"` still applies: only to what the first search of a first start finds.
+    at_end: bool,
+    /// Paths whose trouble was reported already.
+    reported: HashSet<PathBuf>,
+}
+
+impl Files {
+    /// `first_start`: no state was found, so that `start_at = "end"` counts for the files present now.
+    pub fn new(sets: Vec<FileSet>, first_start: bool, hold: Duration) -> Self {
+        Self {
+            sets,
+            hold,
+            open: HashMap::new(),
+            by_key: HashMap::new(),
+            next: 0,
+            at_end: first_start,
+            reported: HashSet::new(),
+        }
+    }
+
+    fn file(&mut self, handle: Handle) -> io::Result<&mut OpenFile> {
+        self.open.get_mut(&handle).ok_or_else(|| io::Error::other("the file was closed"))
+    }
+
+    /// Takes note of a path found by the walk; opens it when its file is new.
+    fn sight(&mut self, set: usize, path: &Path) -> Option<Met> {
+        match identity::key_of(path) {
+            Ok(Some(key)) => {
+                if let Some(&handle) = self.by_key.get(&key) {
+                    if let Some(file) = self.open.get_mut(&handle) {
+                        file.sighted(path);
+                    }
+                    return None;
+                }
+            }
+            Ok(None) => return None,
+            Err(error) => {
+                self.report(path, &error);
+                return None;
+            }
+        }
+        match self.take(set, path) {
+            Ok(met) => {
+                self.reported.remove(path);
+                met
+            }
+            Err(error) => {
+                self.report(path, &error);
+                None
+            }
+        }
+    }
+
+    /// Opens a file and gives it a handle, unless it is open already under another name.
+    fn take(&mut self, set: usize, path: &Path) -> io::Result<Option<Met>> {
+        let Some(mut file) = OpenFile::open(path)? else { return Ok(None) };
+        if self.by_key.contains_key(&file.key()) {
+            return Ok(None);
+        }
+        let Some(set) = self.sets.get(set) else { return Ok(None) };
+        let handle = Handle(self.next);
+        self.next += 1;
+        let start = match set.start_at {
+            StartAt::End if self.at_end => file.last_line_start()?,
+            _ => 0,
+        };
+        let met = Met {
+            handle,
+            source: set.name.clone(),
+            stream: set.stream.clone(),
+            descriptor: Descriptor::File(file.describe()?),
+            lineage_key: set.lineage_path(path).into_os_string().into_encoded_bytes(),
+            age: file.age(),
+            start,
+            max_record: set.max_record,
+        };
+        file.sighted(path);
+        self.by_key.insert(file.key(), handle);
+        self.open.insert(handle, file);
+        Ok(Some(met))
+    }
+
+    fn report(&mut self, path: &Path, error: &io::Error) {
+        // A file may vanish between the walk and the open: not worth a word.
+        if error.kind() == io::ErrorKind::NotFound || self.reported.contains(path) {
+            return;
+        }
+        if self.reported.len() < 10_000 {
+            self.reported.insert(path.into());
+        }
+        tracing::warn!(
+            path = %path.display(),
+            %error,
+            action = "grant the agent's user read access, or exclude the path; it is tried again",
+            "cannot read file"
+        );
+    }
+}
+
+impl Source for Files {
+    fn discover(&mut self) -> Vec<Met> {
+        for file in self.open.values_mut() {
+            file.begin_search();
+        }
+        let mut found = Vec::new();
+        let mut troubles = Vec::new();
+        for (index, set) in self.sets.iter().enumerate() {
+            set.walk(&mut |path| found.push((index, path)), &mut |path, error| {
+                troubles.push((path, error));
+            });
+        }
+        for (path, error) in troubles {
+            self.report(&path, &error);
+        }
+        let mut met: Vec<Met> =
+            found.into_iter().filter_map(|(set, path)| self.sight(set, &path)).collect();
+        let now = Instant::now();
+        for file in self.open.values_mut() {
+            file.end_search(now);
+        }
+        self.at_end = false;
+        met.sort_by_key(|met| met.age);
+        met
+    }
+
+    fn seek(&mut self, wanted: &Descriptor) -> Option<Met> {
+        let Descriptor::File(wanted) = wanted else { return None };
+        let path = identity::path_of(wanted);
+        let set = self.sets.iter().position(|set| set.matches(&path))?;
+        let found = identity::find_sibling(wanted, &path)?;
+        let met = self.take(set, &found).ok().flatten()?;
+        let file = self.open.get_mut(&met.handle)?;
+        if !self.sets.iter().any(|set| set.matches(&found)) {
+            file.begin_search();
+            file.end_search(Instant::now());
+        }
+        let lineage_key = self.sets.get(set)?.lineage_path(&path);
+        Some(Met { lineage_key: lineage_key.into_os_string().into_encoded_bytes(), ..met })
+    }
+
+    fn is_reachable(&self, wanted: &Descriptor) -> bool {
+        let Descriptor::File(wanted) = wanted else { return false };
+        identity::folder_is_there(wanted)
+    }
+
+    fn fit(&mut self, handle: Handle, known: Known<'_>) -> io::Result<Fit> {
+        let Descriptor::File(registered) = known.descriptor else { return Ok(Fit::No) };
+        let file = self.file(handle)?;
+        let now = file.describe()?;
+        let head_matches = file.head_matches(registered)?;
+        let fit = match (same_file(registered, &now, known.own), head_matches) {
+            (true, false) => return Ok(Fit::Rewritten),
+            (true, true) => Fit::Exact,
+            (false, _) => match registered.compare(&now, head_matches) {
+                FileMatch::ByContent if known.mark >= reader::FULL_TAIL => Fit::ByContent,
+                _ => return Ok(Fit::No),
+            },
+        };
+        match (file.check_tail(known.mark, known.tail_hash)?, fit) {
+            (Tail::Same, fit) => Ok(fit),
+            (_, Fit::Exact) => Ok(Fit::Rewritten),
+            _ => Ok(Fit::No),
+        }
+    }
+
+    fn describe(&mut self, handle: Handle) -> io::Result<Descriptor> {
+        Ok(Descriptor::File(self.file(handle)?.describe()?))
+    }
+
+    fn check_tail(&mut self, handle: Handle, position: u128, tail_hash: u64) -> io::Result<Tail> {
+        self.file(handle)?.check_tail(position, tail_hash)
+    }
+
+    fn tail_hash(&mut self, handle: Handle, position: u128) -> io::Result<u64> {
+        self.file(handle)?.tail_hash(position)
+    }
+
+    fn look(&mut self, handle: Handle, position: u128, tail_hash: u64) -> io::Result<Seen> {
+        let hold = self.hold;
+        self.file(handle)?.look(position, tail_hash, hold)
+    }
+
+    fn read(
+        &mut self,
+        handle: Handle,
+        position: u128,
+        tail_hash: u64,
+        limits: &CutLimits,
+        buffer: &mut Vec<u8>,
+    ) -> io::Result<Read> {
+        self.file(handle)?.read(position, tail_hash, limits, buffer)
+    }
+
+    fn close(&mut self, handle: Handle) {
+        if let Some(file) = self.open.remove(&handle) {
+            self.by_key.remove(&file.key());
+        }
+    }
+
+    fn label(&self, handle: Handle) -> String {
+        self.open.get(&handle).map(|file| file.path().display().to_string()).unwrap_or_default()
+    }
+}
+
+/// Whether both describe one file on one file system. Without birth times the path must agree too, and only the agent's
+/// own checkpoint is believed: an inode alone is reused too easily.
+fn same_file(registered: &FileDescriptor, now: &FileDescriptor, own: bool) -> bool {
+    if registered.file_system != now.file_system || registered.inode != now.inode {
+        return false;
+    }
+    match (registered.birth_ns, now.birth_ns) {
+        (Some(then), Some(now)) => then == now,
+        _ => own && registered.path == now.path,
+    }
+}

@@ -1,0 +1,130 @@
+//! Plain tailing: lines, partial lines, long lines, what is not a file.
+
+use std::io::Write;
+use std::os::unix::net::UnixListener;
+
+use crate::agent::Host;
+use crate::core::{Core, eventually};
+use crate::oracle::Oracle;
+
+#[test]
+fn lines_arrive_once_and_in_order() {
+    let core = Core::start();
+    let mut host = Host::new(&core, "*.log", "");
+    let mut oracle = Oracle::default();
+    oracle.append(&host.log("a.log"), 500);
+    host.start();
+    oracle.settle(&core);
+    oracle.append(&host.log("a.log"), 500);
+    oracle.settle(&core);
+    assert_eq!(core.lines("raw"), oracle.written);
+    assert_eq!(host.terminate(), Some(0));
+    assert_eq!(core.state().byes, [garam_proto::message::ByeReason::Shutdown]);
+}
+
+#[test]
+fn a_partial_line_is_held_until_its_end_is_written() {
+    let core = Core::start();
+    let mut host = Host::new(&core, "*.log", "");
+    let mut oracle = Oracle::default();
+    let path = host.log("a.log");
+    host.start();
+    oracle.append(&path, 3);
+    let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+    file.write_all(b"partial-").unwrap();
+    oracle.settle(&core);
+    let unread = |host: &Host| host.status().map_or(0, |status| status.files[0].unread);
+    eventually("the partial line is seen and held", || unread(&host) == 8);
+    host.kill();
+    file.write_all(b"rest\n").unwrap();
+    host.start();
+    oracle.written.push("partial-rest".into());
+    oracle.settle(&core);
+}
+
+#[test]
+fn a_long_line_travels_whole_in_parts_and_a_longer_one_is_cut_with_flags() {
+    let core = Core::start();
+    core.state().max_part = 64 * 1024;
+    let mut host = Host::with_ship(&core, "*.log", "max_record = \"4MiB\"", "codec = \"none\"");
+    let long = |len: usize, seed: u64| -> String {
+        let mut random = fastrand::Rng::with_seed(seed);
+        (0..len).map(|_| random.alphanumeric()).collect()
+    };
+    let (fits, too_long) = (long(4 << 20, 1), long((9 << 20) + 5, 2));
+    std::fs::write(host.log("a.log"), format!("first\n{fits}\nmiddle\n{too_long}\nlast\n"))
+        .unwrap();
+    host.start();
+    eventually("the last line arrives", || core.lines("raw").last().is_some_and(|l| l == "last"));
+    core.verify();
+    let pieces = core.pieces("raw");
+    let whole: Vec<_> = pieces.iter().filter(|p| !p.partial).map(|p| p.bytes.clone()).collect();
+    assert_eq!(whole, ["first", &fits, "middle", "last"]);
+    let cut: Vec<u8> = pieces.iter().filter(|p| p.partial).flat_map(|p| p.bytes.to_vec()).collect();
+    assert!(cut == too_long.as_bytes(), "the pieces of a cut line are the line");
+}
+
+#[test]
+fn what_is_not_a_readable_file_is_passed_over_and_others_flow() {
+    let core = Core::start();
+    let mut host = Host::new(&core, "**/*.log", "exclude = [\"skip*\"]");
+    let mut oracle = Oracle::default();
+    std::fs::create_dir(host.log("folder.log")).unwrap();
+    let fifo = std::process::Command::new("mkfifo").arg(host.log("fifo.log")).status().unwrap();
+    assert!(fifo.success());
+    let _socket = UnixListener::bind(host.log("socket.log")).unwrap();
+    std::os::unix::fs::symlink("/nowhere/at/all", host.log("dangling.log")).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", host.log("device.log")).unwrap();
+    std::fs::write(host.log("skip.log"), "never\n").unwrap();
+    std::fs::create_dir(host.log("deep")).unwrap();
+    oracle.append(&host.log("deep/a.log"), 10);
+    std::fs::hard_link(host.log("deep/a.log"), host.log("second.log")).unwrap();
+    std::os::unix::fs::symlink(host.log("deep/a.log"), host.log("third.log")).unwrap();
+    host.start();
+    oracle.settle(&core);
+    oracle.append(&host.log("later.log"), 10);
+    oracle.settle(&core);
+    assert_eq!(core.state().origins.len(), 2);
+}
+
+#[test]
+fn start_at_end_skips_what_was_there_at_the_first_start_only() {
+    let core = Core::start();
+    let mut host = Host::new(&core, "*.log", "start_at = \"end\"");
+    let mut oracle = Oracle::default();
+    let path = host.log("a.log");
+    std::fs::write(&path, "old\nolder\nbegun ").unwrap();
+    host.start();
+    eventually("the end is claimed", || core.state().claims == 1);
+    let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+    file.write_all(b"before, ended after\n").unwrap();
+    oracle.written.push("begun before, ended after".into());
+    oracle.append(&host.log("new.log"), 5);
+    oracle.settle(&core);
+    host.kill();
+    oracle.append(&path, 5);
+    oracle.append(&host.log("newer.log"), 5);
+    host.start();
+    oracle.settle(&core);
+}
+
+#[test]
+fn the_ledger_balances() {
+    let core = Core::start();
+    let mut host = Host::new(&core, "*.log", "");
+    let mut oracle = Oracle::default();
+    oracle.append(&host.log("a.log"), 1000);
+    host.start();
+    oracle.settle(&core);
+    let size = std::fs::metadata(host.log("a.log")).unwrap().len();
+    eventually("everything is acknowledged", || {
+        host.status().is_some_and(|s| s.files.len() == 1 && s.files[0].acked == size)
+    });
+    let status = host.status().unwrap();
+    let file = &status.files[0];
+    assert_eq!(file.read + file.gap + file.unread, file.size);
+    assert_eq!((file.size, file.records_acked), (size, 1000));
+    assert_eq!((status.totals.records_acked, status.totals.bytes_acked), (1000, size));
+    assert_eq!(status.agent.as_deref(), Some("00000000-0000-4000-8000-000000000001"));
+    assert!(status.connected);
+}
