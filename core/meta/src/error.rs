@@ -53,8 +53,7 @@ impl MetaError {
             Self::Damaged { .. } | Self::Stored { .. } => FailureKind::Corrupt,
             Self::TooLarge { .. } => FailureKind::Internal,
             Self::Sql { source, .. } => match primary_code(source) {
-                // SQLITE_BUSY, SQLITE_LOCKED
-                Some(5 | 6) => FailureKind::Contention,
+                _ if is_contention(source) => FailureKind::Contention,
                 // SQLITE_FULL
                 Some(13) => FailureKind::Full,
                 // SQLITE_PERM, SQLITE_READONLY, SQLITE_CANTOPEN
@@ -75,6 +74,11 @@ impl From<MetaError> for Failure {
             _ => failure,
         }
     }
+}
+
+/// Another connection holds the file: SQLITE_BUSY, SQLITE_LOCKED.
+pub(crate) fn is_contention(error: &sqlx::Error) -> bool {
+    matches!(primary_code(error), Some(5 | 6))
 }
 
 /// SQLite's primary result code, when the error is its own.

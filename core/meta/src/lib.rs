@@ -63,9 +63,8 @@ impl Meta {
             .map_err(failed)?;
         schema::check(&mut connection, path).await?;
         // Only now that the file is known to be ours may it be changed.
-        for pragma in ["PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL"] {
-            sqlx::query(pragma).execute(&mut connection).await.map_err(failed)?;
-        }
+        enter_wal(&mut connection).await.map_err(failed)?;
+        sqlx::query("PRAGMA synchronous = FULL").execute(&mut connection).await.map_err(failed)?;
         let cluster = schema::migrate(&mut connection, path).await?;
         Ok(Arc::new(Self {
             path: path.to_owned(),
@@ -82,5 +81,21 @@ impl Meta {
 
     fn error(&self, action: &'static str, source: sqlx::Error) -> MetaError {
         MetaError::sql(&self.path, action, source)
+    }
+}
+
+/// Switches to the write-ahead log. Where two processes do so at the same moment SQLite gives one of them up at once
+/// instead of letting it wait, so the waiting is done here.
+async fn enter_wal(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    let deadline = tokio::time::Instant::now() + BUSY_TIMEOUT;
+    loop {
+        match sqlx::query("PRAGMA journal_mode = WAL").execute(&mut *connection).await {
+            Err(error)
+                if error::is_contention(&error) && tokio::time::Instant::now() < deadline =>
+            {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            done => return done.map(|_| ()),
+        }
     }
 }

@@ -70,6 +70,8 @@ CREATE TABLE attempts (
 /// Refuses a file that is damaged, somebody else's or newer, before anything is changed.
 pub(crate) async fn check(connection: &mut SqliteConnection, path: &Path) -> Result<(), MetaError> {
     let failed = |source| MetaError::sql(path, "check", source);
+    // One snapshot for all questions: another process may be making the file right now.
+    sqlx::query("BEGIN").execute(&mut *connection).await.map_err(failed)?;
     let found: String = sqlx::query_scalar("PRAGMA quick_check(1)")
         .fetch_one(&mut *connection)
         .await
@@ -92,6 +94,7 @@ pub(crate) async fn check(connection: &mut SqliteConnection, path: &Path) -> Res
     if found > VERSION {
         return Err(MetaError::NewerFormat { path: path.to_owned(), found, supported: VERSION });
     }
+    sqlx::query("COMMIT").execute(connection).await.map_err(failed)?;
     Ok(())
 }
 
