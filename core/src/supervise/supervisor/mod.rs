@@ -153,7 +153,8 @@ impl Supervisor {
                 self.node.branch_ended(id, end, children, now);
             }
             None => {
-                let what = format!("a supervisor below {:?} broke", self.node.path);
+                let name = self.node.slot(id).map_or("", |slot| slot.spec.name());
+                let what = format!("the supervisor of {} broke", join(&self.node.path, name));
                 self.node.branch_ended(id, NodeEnd::Fatal(Fault::internal(what)), Vec::new(), now);
             }
         }
@@ -209,7 +210,7 @@ impl Supervisor {
         }
     }
 
-    fn below(&self, name: &str) -> Result<Addr<Self>, ControlError> {
+    pub(in crate::supervise) fn below(&self, name: &str) -> Result<Addr<Self>, ControlError> {
         let path = || join(&self.node.path, name);
         let slot =
             self.node.slot_named(name).ok_or_else(|| ControlError::NoSuchChild { path: path() })?;

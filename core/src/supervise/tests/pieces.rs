@@ -81,6 +81,11 @@ fn a_kill_switch_throws_those_below_and_keeps_the_first_fault() {
     let born_late = root.child();
     assert!(born_late.is_thrown());
     assert_eq!(born_late.fault(), Some(Fault::internal("third")));
+
+    let quiet = KillSwitch::new();
+    quiet.kill();
+    quiet.kill_with_fault(Fault::internal("too late to be the reason"));
+    assert_eq!(quiet.fault(), None);
 }
 
 #[tokio::test]

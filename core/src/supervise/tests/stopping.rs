@@ -105,7 +105,8 @@ fn a_stuck_child_that_cannot_be_replaced_ends_the_process() {
     });
 }
 
-struct Break;
+/// Makes the supervisor of the named branch panic; without a name, the one that takes it.
+struct Break(Option<&'static str>);
 
 impl Message for Break {
     type Result = ();
@@ -114,21 +115,33 @@ impl Message for Break {
 impl Handler<Break> for Supervisor {
     type Result = ();
 
-    fn handle(&mut self, _: Break, _: &mut ActorContext<Self>) {
-        panic!("a supervisor's own fault");
+    fn handle(&mut self, Break(below): Break, _: &mut ActorContext<Self>) {
+        match below {
+            Some(name) => self.below(name).unwrap().try_send(Break(None)).unwrap(),
+            None => panic!("a supervisor's own fault"),
+        }
     }
 }
 
 #[test]
 fn a_panic_inside_a_supervisor_ends_the_tree_and_everything_in_it() {
-    let stage = Stage::default();
-    in_tree(branch("root", Strategy::OneForOne, vec![stage.task("a")]), async |tree| {
-        all_run(&tree).await;
-        assert!(tree.root.send(Break).await.is_err());
-        let RootExit::Broken(fault) = tree.wait_exit().await else { panic!("not broken") };
-        assert_eq!(fault.what, "the root supervisor broke");
-        assert_eq!(tree.snapshot().await, Err(ControlError::Stopping));
-    });
+    for (broken, what) in
+        [(None, "the root supervisor broke"), (Some("work"), "the supervisor of work broke")]
+    {
+        let stage = Stage::default();
+        let work = Spec::Branch(branch("work", Strategy::OneForOne, vec![stage.task("a")]));
+        let root = branch("root", Strategy::OneForOne, vec![work, stage.task("b")]);
+        in_tree(root, async |tree| {
+            all_run(&tree).await;
+            let sent = tree.root.send(Break(broken)).await;
+            assert_eq!(sent.is_ok(), broken.is_some());
+            let RootExit::Broken(fault) = tree.wait_exit().await else { panic!("not broken") };
+            assert_eq!(fault.what, what);
+            assert_eq!(tree.snapshot().await, Err(ControlError::Stopping));
+            stage.is_gone("work/a").await;
+            stage.is_gone("b").await;
+        });
+    }
 }
 
 /// The real arrangement: control thread here, data runtime there, caller on neither.

@@ -61,6 +61,12 @@ impl Stage {
         line.unwrap_or_else(|| panic!("{path} never ran")).send(order).await.unwrap();
     }
 
+    /// Waits until the child's task has been dropped.
+    pub(super) async fn is_gone(&self, path: &str) {
+        let line = self.lines.lock().unwrap().get(path).cloned().unwrap();
+        tokio::time::timeout(Duration::from_secs(2), line.closed()).await.unwrap();
+    }
+
     pub(super) fn always(&self, path: &str, order: Order) {
         self.broken.lock().unwrap().insert(path.to_owned(), order);
     }
