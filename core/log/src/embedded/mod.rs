@@ -12,8 +12,10 @@
 //!
 //! Not here: the rules of the fold (`crate::fold`), looking into a folder without opening it (`crate::inspect`).
 
+mod claims;
 pub(crate) mod clock;
 pub(crate) mod config;
+mod create;
 pub(crate) mod directory;
 pub(crate) mod entry;
 pub(crate) mod fs;

@@ -14,12 +14,12 @@ use std::sync::Arc;
 use garam_proto::{Incarnation, LogOffset, Malformed, OriginId, PartitionId};
 use tokio::sync::watch;
 
-use super::Env;
 use super::entry::{self, Place};
 use super::fs::LogFile;
 use super::recovery::{self, Extent};
 use super::segment::{self, SegmentHeader};
 use super::shared::{Counters, PartitionShared};
+use super::{Env, create};
 use crate::api::{Fingerprint, LogError, OriginState};
 use crate::fold::{Fold, Record};
 
@@ -218,7 +218,7 @@ impl Live {
             SegmentHeader { base: self.next, incarnation: self.incarnation, salt, clock_ms };
         let mut fold = self.fold.clone();
         let forgotten = fold.forget(forget_before_ms);
-        let (active, info) = recovery::write_segment(
+        let (active, info) = create::write_segment(
             env,
             &self.dir,
             &header,

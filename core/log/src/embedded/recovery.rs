@@ -22,17 +22,14 @@ use std::sync::Arc;
 
 use garam_proto::{Incarnation, PartitionId};
 
-use super::Env;
-use super::entry::{self, PREFIX_LEN, Place, Prefix};
-use super::partition::{Active, Live};
+use super::entry::{self, PREFIX_LEN, Prefix};
+use super::partition::Live;
 use super::segment::{self, Opened, SegmentError, SegmentHeader, SnapshotHeader};
 use super::shared::SegmentInfo;
 use super::walk::WalkError;
+use super::{Env, create};
 use crate::api::{Fingerprint, LogError, OriginState};
 use crate::fold::{Fold, Record};
-
-/// How many bytes of a copied tail are written at a time.
-const COPY_CHUNK: usize = 1024 * 1024;
 
 /// A partition as it was found.
 pub(crate) struct Recovered {
@@ -96,7 +93,7 @@ pub(crate) fn open(
     remove_leftovers(env, dir)?;
     let named = list(env, dir)?;
     let Some(((base, path), sealed)) = named.split_last() else {
-        return create(env, dir, id, clock_ms);
+        return create::first(env, dir, id, clock_ms);
     };
     let mut segments = Vec::new();
     for (base, path) in sealed {
@@ -143,7 +140,7 @@ pub(crate) fn open(
         tracing::warn!(partition = %id, offset = extent.end, file = %path.display(), at, cut = size - at, why,
             "cutting a torn tail that was never acknowledged");
     }
-    copy_tail(env, dir, id, segments, path, header, snapshot, extent)
+    create::copy_tail(env, dir, id, segments, path, header, snapshot, extent)
 }
 
 /// Walks a segment from its snapshot to the first entry that is not good, or to its end.
@@ -233,125 +230,6 @@ fn proves_damage(rest: &[u8], salt: u64, bad: u64) -> bool {
     })
 }
 
-/// Writes the good part of the newest segment into a new file of the same base, which then takes its name.
-#[expect(clippy::too_many_arguments, reason = "one call, the state of the segment being replaced")]
-fn copy_tail(
-    env: &Env,
-    dir: &Path,
-    id: &PartitionId,
-    mut segments: Vec<SegmentInfo>,
-    path: &Path,
-    old: SegmentHeader,
-    old_snapshot: SnapshotHeader,
-    extent: Extent,
-) -> Result<Recovered, LogError> {
-    let mut opened = segment::open(&*env.fs, path, Some(extent.end_at))
-        .map_err(|e| damage(id, old.base, path, 0, e.to_string()))?;
-    let at_base = opened.fold().map_err(|e| damage(id, old.base, path, 0, e.to_string()))?;
-    let salt = env.random_u64().map_err(|e| io("draw a salt for", path, e))?;
-    let header = SegmentHeader { salt, ..old };
-    let snapshot = SnapshotHeader { durable_to: extent.end, ..old_snapshot };
-    let front = segment::front(&header, &snapshot, &at_base)
-        .map_err(|e| LogError::Invalid { why: e.to_string() })?;
-
-    let temporary = dir.join(segment::file_name(old.base) + segment::TEMPORARY);
-    let file = env.fs.create(&temporary).map_err(|e| io("create", &temporary, e))?;
-    let entries_at = front.len() as u64;
-    let (mut chunk, mut written) = (front, 0);
-    loop {
-        let found = opened
-            .walk
-            .step(extent.end_at, true)
-            .map_err(|e| damage(id, extent.end, path, opened.walk.at(), e.to_string()))?;
-        if chunk.len() >= COPY_CHUNK || found.is_none() {
-            file.write_all_at(&chunk, written).map_err(|e| io("write", &temporary, e))?;
-            written += chunk.len() as u64;
-            chunk.clear();
-        }
-        let Some(found) = found else { break };
-        let Prefix { kind, offset, synced_to, payload_crc, .. } = found.prefix;
-        let place = Place { salt, offset, synced_to };
-        entry::write(&mut chunk, place, kind, &found.header, &found.payload, payload_crc)
-            .map_err(|e| LogError::Invalid { why: e.to_string() })?;
-    }
-    file.sync().map_err(|e| io("sync", &temporary, e))?;
-    env.fs.rename(&temporary, path).map_err(|e| io("rename", &temporary, e))?;
-    env.fs.sync_dir(dir).map_err(|e| io("sync", dir, e))?;
-
-    let info = SegmentInfo {
-        base: old.base,
-        path: path.to_path_buf(),
-        bytes: written,
-        clock_ms: old.clock_ms,
-    };
-    segments.push(info);
-    let active = Active { file, salt, entries_at, bytes: written };
-    let live = Live::new(id, dir, old.incarnation, snapshot.parent, active, extent);
-    Ok(Recovered {
-        incarnation: old.incarnation,
-        segments,
-        end: live.next(),
-        live: Ok(live),
-        known: None,
-    })
-}
-
-fn create(env: &Env, dir: &Path, id: &PartitionId, clock_ms: u64) -> Result<Recovered, LogError> {
-    let mut incarnation = Incarnation::NIL;
-    (env.random)(&mut incarnation.0).map_err(|e| io("draw an incarnation for", dir, e))?;
-    let salt = env.random_u64().map_err(|e| io("draw a salt for", dir, e))?;
-    let header = SegmentHeader { base: 0, incarnation, salt, clock_ms };
-    let fold = Fold::default();
-    let (active, info) = write_segment(env, dir, &header, None, Fingerprint(0), 0, &fold)
-        .map_err(|(action, path, e)| io(action, &path, e))?;
-    let extent = Extent {
-        fold,
-        end: 0,
-        end_at: active.bytes,
-        fingerprint: Fingerprint(0),
-        entries: 0,
-        broken: None,
-    };
-    let live = Live::new(id, dir, incarnation, None, active, extent);
-    Ok(Recovered { incarnation, segments: vec![info], end: 0, live: Ok(live), known: None })
-}
-
-/// Writes an empty segment and gives it its name. On an error nothing with a name was changed.
-pub(crate) fn write_segment(
-    env: &Env,
-    dir: &Path,
-    header: &SegmentHeader,
-    parent: Option<(Incarnation, u64)>,
-    fingerprint: Fingerprint,
-    forgot_before_ms: u64,
-    fold: &Fold,
-) -> Result<(Active, SegmentInfo), (&'static str, PathBuf, std::io::Error)> {
-    let snapshot = SnapshotHeader {
-        parent,
-        fingerprint: fingerprint.0,
-        durable_to: header.base,
-        forgot_before_ms,
-        epochs: count(fold.saved_epochs().count()),
-        origins: count(fold.len()),
-    };
-    let path = dir.join(segment::file_name(header.base));
-    let temporary = dir.join(segment::file_name(header.base) + segment::TEMPORARY);
-    let at = |action: &'static str, path: &Path| {
-        let path = path.to_path_buf();
-        move |error: std::io::Error| (action, path, error)
-    };
-    let front = segment::front(header, &snapshot, fold)
-        .map_err(|e| at("encode", &path)(std::io::Error::other(e)))?;
-    let file = env.fs.create(&temporary).map_err(at("create", &temporary))?;
-    file.write_all_at(&front, 0).map_err(at("write", &temporary))?;
-    file.sync().map_err(at("sync", &temporary))?;
-    env.fs.rename(&temporary, &path).map_err(at("rename", &temporary))?;
-    env.fs.sync_dir(dir).map_err(at("sync", dir))?;
-    let bytes = front.len() as u64;
-    let active = Active { file, salt: header.salt, entries_at: bytes, bytes };
-    Ok((active, SegmentInfo { base: header.base, path, bytes, clock_ms: header.clock_ms }))
-}
-
 fn sealed_info(env: &Env, base: u64, path: &Path) -> Result<SegmentInfo, LogError> {
     let file = env.fs.open(path).map_err(|e| io("open", path, e))?;
     let bytes = file.size().map_err(|e| io("read", path, e))?;
@@ -397,10 +275,6 @@ fn remove_leftovers(env: &Env, dir: &Path) -> Result<(), LogError> {
         }
     }
     Ok(())
-}
-
-fn count(n: usize) -> u32 {
-    u32::try_from(n).unwrap_or(u32::MAX)
 }
 
 pub(crate) fn io(action: &'static str, path: &Path, error: std::io::Error) -> LogError {

@@ -13,7 +13,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use garam_proto::hash::partition_of;
 use garam_proto::{PartitionId, StreamName};
 use tokio::sync::mpsc;
 
@@ -25,9 +24,7 @@ use super::partition::Partition;
 use super::registry::Registry;
 use super::request::{Queued, Request, Waiting, answer};
 use super::shared::Counters;
-use crate::api::{
-    Append, AppendBody, Appended, Claim, ClaimDenied, Claimed, LogError, OriginState,
-};
+use crate::api::{Append, AppendBody, Appended, LogError, OriginState};
 use crate::fold::{AdvanceRecord, GapRecord, Record, RetireRecord, Verdict};
 
 /// A round ends at this many bytes,
@@ -157,57 +154,8 @@ impl Writer {
         Ok(Appended::Durable { offset, mark: state.mark })
     }
 
-    /// The partition a claim belongs to: the origin's, else its lineage's, else the one its hash says.
-    fn place_of(&self, claim: &Claim) -> Result<usize, LogError> {
-        let unknown = || LogError::UnknownStream { stream: claim.stream.clone() };
-        let number = *self.stream_numbers.get(&claim.stream).ok_or_else(unknown)?;
-        let stream = self.streams.get(number).ok_or_else(unknown)?;
-        if let Some(home) = self.registry.home(&claim.origin) {
-            let other = self.partitions.get(home).filter(|home| home.stream != number);
-            return match other {
-                None => Ok(home),
-                Some(other) => Err(LogError::Denied(ClaimDenied::OtherStream {
-                    origin: claim.origin,
-                    stream: other.shared.id.stream.clone(),
-                })),
-            };
-        }
-        // An origin that a partition knew and cannot tell any more must not begin a second life beside it.
-        for &partition in &stream.partitions {
-            let partition = self.partitions.get(partition);
-            if let Some(Partition { live: Err(fault), known: None, .. }) = partition {
-                return Err(fault.clone());
-            }
-        }
-        if let Some(partition) = self.registry.lineage(number, claim.lineage) {
-            return Ok(partition);
-        }
-        let index = partition_of(claim.lineage, stream.config.partitions);
-        stream.partitions.get(index as usize).copied().ok_or_else(unknown)
-    }
-
-    fn claim(&mut self, number: usize, claim: Claim) -> Result<Claimed, LogError> {
-        let partition = self.partitions.get(number).ok_or(LogError::Closed)?;
-        let live = partition.live.as_ref().map_err(Clone::clone)?;
-        let (stream, id) = (partition.stream, partition.shared.id.clone());
-        let limit = self.streams.get(stream).map_or(0, |stream| stream.config.max_origins);
-        let is_new = live.fold.get(&claim.origin).is_none();
-        if is_new && live.fold.live() >= limit as usize {
-            return Err(LogError::Denied(ClaimDenied::TooManyOrigins { partition: id, limit }));
-        }
-        let (agent, seen) = (claim.origin.agent, claim.source_epoch);
-        let epoch = self.registry.next_epoch(agent, &claim.source, seen);
-        let record = Record::Claim(Box::new(live.fold.claim_record(claim, epoch)));
-        if let Verdict::Invalid(why) = live.fold.decide(&record) {
-            return Err(LogError::Invalid { why: why.into() });
-        }
-        let (_, state) = self.stage(number, &record, &[])?;
-        self.registry.learn(stream, number, &state);
-        Ok(Claimed { partition: id, state: state.as_ref().clone() })
-    }
-
     /// Puts an accepted record behind the others of its partition, if its stream has room.
-    fn stage(
+    pub(crate) fn stage(
         &mut self,
         number: usize,
         record: &Record,

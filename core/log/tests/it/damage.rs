@@ -224,3 +224,33 @@ async fn one_damaged_partition_stops_no_other() {
     let entries = read_all(&log, &partition("t", 0)).await.unwrap();
     assert!(matches!(entries[0].body, EntryBody::Claim));
 }
+
+#[tokio::test]
+async fn a_batch_of_which_only_the_later_pages_reached_the_disk_is_a_torn_tail() {
+    let dir = tempfile::tempdir().unwrap();
+    let (disk, _, env) = world();
+    let log = EmbeddedLog::open_with(config(dir.path()), env.clone()).unwrap();
+    granted(&log, 1, 10).await;
+    disk.stall();
+    let at = partition("s", 0);
+    let first = log.append(&at, block(1, 10, 0, b"one\n")).await.unwrap();
+    until("the first is on its way", async || log.progress().busy_for.is_some()).await;
+    let mut tickets = vec![first];
+    for (i, payload) in [b"two\n", b"thr\n", b"fou\n"].iter().enumerate() {
+        let append = block(1, 10, 4 + 4 * i as u128, *payload);
+        tickets.push(log.append(&at, append).await.unwrap());
+    }
+    disk.resume();
+    for ticket in tickets {
+        ticket.wait().await.unwrap();
+    }
+    log.shutdown().await;
+    let path = newest_segment(dir.path());
+    let mut bytes = std::fs::read(&path).unwrap();
+    let two = bytes.windows(4).position(|w| w == b"two\n").unwrap();
+    bytes[two - 20..two + 4].fill(0);
+    std::fs::write(&path, &bytes).unwrap();
+    let log = EmbeddedLog::open_with(config(dir.path()), env).unwrap();
+    let entries = read_all(&log, &at).await.unwrap();
+    assert_eq!(payloads(&entries), [b"one\n"], "nothing of that batch was acknowledged");
+}

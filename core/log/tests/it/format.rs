@@ -45,11 +45,18 @@ async fn every_entry_kind_has_the_bytes_the_drawing_says() {
     clock.pass(std::time::Duration::from_millis(0x0102));
     write_all_kinds(dir.path(), env).await;
     let bytes = std::fs::read(dir.path().join("s/0000/00000000000000000000.seg")).unwrap();
-    check(&bytes, 0..64, expect![[r#"
+    check(
+        &bytes,
+        0..64,
+        expect![[r#"
         47415241 4d4c4f47 01000000 40000000 00000000 00000000 5a5a5a5a 5a5a5a5a
         5a5a5a5a 5a5a5a5a 5a5a5a5a 5a5a5a5a 00000000 00000000 9af2bcc7 00000000
-    "#]]);
-    check(&bytes, 64..bytes.len(), expect![[r#"
+    "#]],
+    );
+    check(
+        &bytes,
+        64..bytes.len(),
+        expect![[r#"
         47526531 00000000 06000000 00000000 00000000 00000000 00000000 00000000
         00000000 afe659c4 00000000 00004752 65310200 00004600 00000000 00000000
         00000000 00000000 00000000 00000000 00006905 595a0101 01010101 01010101
@@ -66,7 +73,8 @@ async fn every_entry_kind_has_the_bytes_the_drawing_says() {
         fb2c0107 00475265 31050000 00250000 00000000 00040000 00000000 00040000
         00000000 00000000 0043cc75 87010101 01010101 01010101 01010101 01010101
         01010101 01010101 01010101 010afb2c 0100
-    "#]]);
+    "#]],
+    );
 }
 
 #[tokio::test]
@@ -81,14 +89,18 @@ async fn a_snapshot_has_the_bytes_the_drawing_says() {
     until("the segment rolls", async || log.stats()[0].segments == 2).await;
     log.shutdown().await;
     let bytes = std::fs::read(dir.path().join("s/0000/00000000000000000002.seg")).unwrap();
-    check(&bytes, 64..bytes.len(), expect![[r#"
+    check(
+        &bytes,
+        64..bytes.len(),
+        expect![[r#"
         47526531 00000000 0e000000 6f000000 02000000 00000000 02000000 00000000
         2cf2561e 59a60b22 00fd1fb2 6aa4ec7a c6a90200 01011500 00000101 01010101
         01010101 01010101 01010361 70700152 00000001 01010101 01010101 01010101
         01010101 01010101 01010101 01010101 01010105 7765622d 31036170 70000e2f
         7661722f 6c6f672f 312e6c6f 67070101 02000001 01fb0010 fd93e0ef 8870664c
         850a0000 00
-    "#]]);
+    "#]],
+    );
 }
 
 #[tokio::test]

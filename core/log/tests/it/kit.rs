@@ -1,7 +1,5 @@
 //! What the tests share: a log in a temporary folder, origins, blocks, and reading everything back.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::path::Path;
 use std::sync::Arc;
 

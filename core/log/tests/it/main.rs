@@ -1,5 +1,7 @@
 //! The log as its users meet it, on real files.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod basics;
 mod damage;
 mod faults;

@@ -1,7 +1,5 @@
 //! A disk and a clock that tests decide over. The disk stores files for real, syncs nothing, and fails when told to.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -15,69 +15,17 @@
 //!
 //! A tail hash of 0 at a mark above 0 means "unknown": a new origin that begins there, or the end of a gap.
 
+mod record;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bincode::{Decode, Encode};
-use garam_proto::message::{ClaimReason, GapReason};
-use garam_proto::{AgentId, BlockHeader, Descriptor, LineageId, OriginId, SessionId, SourceName};
+use garam_proto::{AgentId, Descriptor, LineageId, OriginId, SessionId, SourceName};
+
+pub(crate) use record::{AdvanceRecord, ClaimRecord, GapRecord, Record, RetireRecord};
 
 use crate::api::{Claim, OriginState};
-
-/// What an entry says. Each carries origin and session, so that every entry can be judged on its own.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Record {
-    Block(BlockHeader),
-    Claim(Box<ClaimRecord>),
-    Gap(GapRecord),
-    Advance(AdvanceRecord),
-    Retire(RetireRecord),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub(crate) struct ClaimRecord {
-    pub origin: OriginId,
-    pub session: SessionId,
-    pub host: String,
-    pub source: SourceName,
-    pub descriptor: Descriptor,
-    pub lineage: LineageId,
-    pub reason: ClaimReason,
-    /// The log did not know the origin: this claim registers it with mark `from` and this source epoch.
-    pub registers: bool,
-    pub from: u128,
-    pub source_epoch: u32,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub(crate) struct GapRecord {
-    pub origin: OriginId,
-    pub session: SessionId,
-    pub from: u128,
-    pub to: u128,
-    pub at_least: bool,
-    pub reason: GapReason,
-    /// Log clock; an `at_least` gap ends its generation, and ended origins are forgotten by age.
-    pub clock_ms: u64,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub(crate) struct AdvanceRecord {
-    pub origin: OriginId,
-    pub session: SessionId,
-    pub from: u128,
-    pub to: u128,
-    pub tail_hash: u64,
-    pub resume: Option<Vec<u8>>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub(crate) struct RetireRecord {
-    pub origin: OriginId,
-    pub session: SessionId,
-    pub mark: u128,
-    pub clock_ms: u64,
-}
 
 /// One origin as a segment's snapshot keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -345,51 +293,6 @@ fn registered(claim: &ClaimRecord) -> OriginState {
 fn keep_newer(resume: &mut Option<Vec<u8>>, changed: &Option<Vec<u8>>) {
     if changed.is_some() {
         resume.clone_from(changed);
-    }
-}
-
-impl Record {
-    pub(crate) fn origin(&self) -> &OriginId {
-        match self {
-            Self::Block(block) => &block.origin,
-            Self::Claim(claim) => &claim.origin,
-            Self::Gap(gap) => &gap.origin,
-            Self::Advance(advance) => &advance.origin,
-            Self::Retire(retire) => &retire.origin,
-        }
-    }
-
-    pub(crate) fn session(&self) -> SessionId {
-        match self {
-            Self::Block(block) => block.session,
-            Self::Claim(claim) => claim.session,
-            Self::Gap(gap) => gap.session,
-            Self::Advance(advance) => advance.session,
-            Self::Retire(retire) => retire.session,
-        }
-    }
-
-    fn range(&self) -> (u128, u128) {
-        match self {
-            Self::Block(block) => (block.from, block.to),
-            Self::Claim(claim) => (claim.from, claim.from),
-            Self::Gap(gap) => (gap.from, gap.to),
-            Self::Advance(advance) => (advance.from, advance.to),
-            Self::Retire(retire) => (retire.mark, retire.mark),
-        }
-    }
-
-    /// What makes the record impossible whatever the state is.
-    fn fault(&self) -> Option<&'static str> {
-        let (from, to) = self.range();
-        match self {
-            Self::Block(_) | Self::Gap(_) if to <= from => Some("the range is empty or backwards"),
-            Self::Gap(gap) if gap.at_least && to - from != 1 => {
-                Some("a gap of unknown size covers exactly one position")
-            }
-            _ if to < from => Some("the range is backwards"),
-            _ => None,
-        }
     }
 }
 
