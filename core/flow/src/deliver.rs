@@ -4,13 +4,11 @@
 //! or durable in the quarantine before it, or dropped by the plan and counted; the counters are checked to balance before
 //! each write. A write whose outcome is unknown ends the loop with [`Halt::TakeOver`]: the engine begins again from what
 //! the destination holds. Refused rows are put aside and the range is offered again without them.
-//! Not here: finding the record behind a failure that names none (`isolate`).
+//! Not here: how a record is put aside (`aside`), finding the record behind a failure that names none (`isolate`).
 
 use garam_proto::LogOffset;
-use garam_stage::quarantine::WHOLE_BLOCK;
 use garam_stage::{
-    Cursor, Destination, Durability, Failure, FailureKind, Outcome, QuarantineReason,
-    QuarantinedRecord, RecordRef, Refined, Refusal, StagedBatch,
+    Cursor, Destination, Durability, Failure, FailureKind, Outcome, Refined, Refusal, StagedBatch,
 };
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -19,9 +17,9 @@ use crate::binding::Binding;
 use crate::decode::{Content, Piece};
 use crate::engine::Context;
 use crate::error::FlowError;
-use crate::quarantine::{Exhibit, Quarantine};
+use crate::quarantine::Quarantine;
 use crate::staging::{Prepared, stage, without};
-use crate::tally::tally;
+use crate::tally;
 
 /// Why delivery does not go on.
 #[derive(Debug)]
@@ -52,14 +50,11 @@ impl From<FlowError> for Halt {
 /// The attempt that takes a range apart instead of offering it whole.
 const ISOLATING_ATTEMPT: u32 = 3;
 
-/// The longest explanation kept with a record, in bytes.
-const DETAIL_MAX: usize = 512;
-
 /// The one writer of a cursor.
 pub(crate) struct Deliverer<'a> {
     pub(crate) context: &'a Context,
     pub(crate) destination: &'a mut dyn Destination,
-    quarantine: Quarantine,
+    pub(crate) quarantine: Quarantine,
     /// Put aside since the cursor moved last.
     pub(crate) fresh: Binding,
     /// What the destination holds.
@@ -204,61 +199,13 @@ impl<'a> Deliverer<'a> {
         Err(FlowError::RefusedAgain { next, rounds }.into())
     }
 
-    async fn put_aside_bad(&mut self, pieces: &[Piece], refined: &Refined) -> Result<(), Halt> {
-        let mut exhibits = Vec::new();
-        for piece in pieces {
-            if let Content::Undecodable(whole) = &piece.content
-                && !self.fresh.masks_block(piece.offset)
-            {
-                let reason = QuarantineReason::Undecodable;
-                exhibits.push(self.exhibit(pieces, piece.at(WHOLE_BLOCK), reason, &whole.why)?);
-            }
-        }
-        for bad in &refined.bad {
-            exhibits.push(self.exhibit(pieces, bad.at, bad.reason, &bad.detail)?);
-        }
-        self.put_aside(exhibits).await
-    }
-
-    async fn put_aside_refused(
-        &mut self,
-        pieces: &[Piece],
-        refused: &Refined,
-        refusals: &[Refusal],
-    ) -> Result<(), Halt> {
-        if refusals.is_empty() {
-            return Err(broken("it refused a batch without naming a row"));
-        }
-        let mut exhibits = Vec::new();
-        for Refusal { row, detail } in refusals {
-            let Some(&at) = refused.sources.get(*row) else {
-                return Err(broken("it refused a row that was not in the batch"));
-            };
-            exhibits.push(self.exhibit(pieces, at, QuarantineReason::Refused, detail)?);
-        }
-        self.put_aside(exhibits).await
-    }
-
-    /// Durable in the quarantine, once each, in log order; masked from here on.
-    pub(crate) async fn put_aside(&mut self, mut exhibits: Vec<Exhibit>) -> Result<(), Halt> {
-        exhibits.sort_by_key(|exhibit| exhibit.record.at());
-        exhibits.dedup_by_key(|exhibit| exhibit.record.at());
-        if exhibits.is_empty() {
-            return Ok(());
-        }
-        self.quarantine.put(&exhibits).await?;
-        exhibits.iter().for_each(|exhibit| self.fresh.add(exhibit.record.at()));
-        tracing::debug!(input = %self.context.config.input, records = exhibits.len(), "put aside");
-        Ok(())
-    }
-
     /// Writes and settles. `Some`: refused, with the rows handed back.
     async fn write(
         &mut self,
         staged: Refined,
         to: Cursor,
     ) -> Result<Option<(Refined, Vec<Refusal>)>, Halt> {
-        check_balance(&to)?;
+        tally::check_balance(&to)?;
         let Refined { rows, sources, bad, dropped } = staged;
         let batch = StagedBatch { rows, sources, from: self.stored.clone(), to };
         match self.destination.write(&batch).await {
@@ -279,7 +226,7 @@ impl<'a> Deliverer<'a> {
 
     /// The destination holds this cursor durably.
     async fn settle(&mut self, offered: &Cursor, stored: Cursor) -> Result<(), Failure> {
-        check_stored(offered, &stored)?;
+        tally::check_stored(offered, &stored)?;
         let Context { config, log, memory, hooks, .. } = self.context;
         self.fresh.forget_below(stored.next);
         self.quarantine.passed(&stored);
@@ -336,55 +283,9 @@ impl<'a> Deliverer<'a> {
             fingerprint: last.map_or(self.ahead.fingerprint, |last| last.fingerprint),
             plan: self.context.config.plan,
             quarantine_next: self.quarantine.next_at(next),
-            counters: tally(&self.ahead.counters, pieces, staged, &self.fresh),
+            counters: tally::tally(&self.ahead.counters, pieces, staged, &self.fresh),
             ..self.stored.clone()
         }
-    }
-
-    /// A record with everything that is needed to show it, export it and requeue it.
-    pub(crate) fn exhibit(
-        &self,
-        pieces: &[Piece],
-        at: RecordRef,
-        reason: QuarantineReason,
-        detail: &str,
-    ) -> Result<Exhibit, FlowError> {
-        let unknown = || FlowError::Refiner { why: format!("it names unknown record {at:?}") };
-        let index = pieces.binary_search_by_key(&at.offset, |piece| piece.offset);
-        let piece = index.ok().and_then(|index| pieces.get(index)).ok_or_else(unknown)?;
-        let (header, provenance, bytes, position, records) = match &piece.content {
-            Content::Block(block) => {
-                let index = block.records.binary_search_by_key(&at.index, |record| record.index);
-                let record = index.ok().and_then(|index| block.records.get(index));
-                let record = record.ok_or_else(unknown)?;
-                (&block.header, &block.provenance, &record.bytes, record.position, 1)
-            }
-            Content::Undecodable(whole) => {
-                let position = whole.header.from;
-                (&whole.header, &whole.provenance, &whole.payload, position, whole.records)
-            }
-            Content::Quiet => return Err(unknown()),
-        };
-        let input = &self.context.config.input;
-        let record = QuarantinedRecord {
-            stream: input.stream.clone(),
-            partition: input.index,
-            incarnation: self.stored.incarnation,
-            offset: at.offset.0,
-            index: at.index,
-            reason,
-            detail: cut(detail).into(),
-            records,
-            origin: header.origin,
-            position,
-            source_epoch: provenance.source_epoch,
-            ingest_time_us: header.ingest_time_us,
-            host: provenance.host.clone(),
-            path: provenance.path.clone(),
-            time_us: (self.context.hooks.now_us)(),
-            bytes_len: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
-        };
-        Ok(Exhibit { record, bytes: bytes.clone() })
     }
 
     /// What a failed write up to `to` means.
@@ -415,48 +316,7 @@ impl<'a> Deliverer<'a> {
     }
 }
 
-impl Piece {
-    fn at(&self, index: u32) -> RecordRef {
-        RecordRef { offset: self.offset, index }
-    }
-}
-
-fn broken(why: &str) -> Halt {
+/// The destination did not do what its trait says.
+pub(crate) fn broken(why: &str) -> Halt {
     FlowError::Destination { why: why.into() }.into()
-}
-
-fn check_balance(cursor: &Cursor) -> Result<(), FlowError> {
-    let counters = &cursor.counters;
-    if counters.balanced() {
-        return Ok(());
-    }
-    Err(FlowError::Unbalanced {
-        next: cursor.next,
-        records_in: counters.records_in,
-        delivered: counters.delivered,
-        quarantined: counters.quarantined,
-        dropped: counters.dropped_total(),
-    })
-}
-
-/// A destination may move records from delivered to dropped, nothing else.
-fn check_stored(offered: &Cursor, stored: &Cursor) -> Result<(), FlowError> {
-    let counters = stored.counters.clone();
-    let expected = Cursor { counters, ..offered.clone() };
-    let (theirs, ours) = (&stored.counters, &offered.counters);
-    let same_sums = (theirs.records_in, theirs.quarantined, theirs.gap_units, theirs.gaps)
-        == (ours.records_in, ours.quarantined, ours.gap_units, ours.gaps);
-    if expected == *stored && same_sums && theirs.balanced() {
-        return Ok(());
-    }
-    let why = format!("it was offered {offered:?} and says it stored {stored:?}");
-    Err(FlowError::Destination { why })
-}
-
-fn cut(detail: &str) -> &str {
-    let mut end = detail.len().min(DETAIL_MAX);
-    while !detail.is_char_boundary(end) {
-        end -= 1;
-    }
-    detail.get(..end).unwrap_or_default()
 }

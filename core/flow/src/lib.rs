@@ -8,10 +8,11 @@
 //! the engine ends with a [`garam_stage::Failure`] and is started again from durable state.
 //!
 //! Reading order: [`Flow`] (the story) → `start` (where it may begin) → `batch`, `decode`, `staging` (from entries to
-//! rows) → `deliver`, `isolate` (from rows to the cursor) → `quarantine` (what is put aside, and why that binds).
+//! rows) → `deliver`, `aside`, `isolate` (from rows to the cursor) → `quarantine` (what is put aside, and why that binds).
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
+mod aside;
 mod batch;
 mod binding;
 mod budget;

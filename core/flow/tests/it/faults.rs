@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use garam_flow::{FlowHooks, Progress, Waiting};
+use garam_flow::{Budget, FlowHooks, Progress, Waiting};
 use garam_proto::LogOffset;
-use garam_stage::{FailureKind, QuarantineReason};
+use garam_stage::{FailureKind, QuarantineReason, QuarantinedRecord};
 use tokio::sync::watch;
 
 use crate::crash::lines;
@@ -80,6 +80,24 @@ async fn an_older_flow_on_the_same_cursor_stops_when_a_newer_one_took_over() {
     world.changed.notify_waiters();
     let failure = zombie.await.unwrap().unwrap_err();
     assert_eq!(failure.kind, FailureKind::Fenced);
+    oracle::check(&world);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flow_that_finds_its_cursor_moved_by_another_stops_instead_of_taking_it_back() {
+    let world = World::new(&good(6));
+    world.lock().destination.faults = [(2, Fault::SlowAndLost)].into();
+    let older = world.be_born();
+    let (_stop, stopping) = watch::channel(false);
+    let zombie = tokio::spawn(world.flow(older, config(), FlowHooks::default()).run(stopping));
+    world.until(|state| state.destination.slow).await;
+
+    world.live_on().await;
+    world.lock().destination.released = true;
+    world.changed.notify_waiters();
+    let failure = zombie.await.unwrap().unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Fenced);
+    assert!(failure.to_string().contains("the cursor moved to 6"), "{failure}");
     oracle::check(&world);
 }
 
@@ -185,6 +203,37 @@ async fn a_quarantine_that_takes_nothing_stops_the_flow_before_the_bad_record() 
     assert_eq!(next, offset(1));
     world.lock().log.quarantine_full = false;
     world.live_on().await;
+    oracle::check(&world);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_partition_put_aside_binds_nothing_here() {
+    let world = World::new(&[lines("bad")]);
+    world.live_on().await;
+    let (_, name, bytes) = world.lock().log.quarantined().remove(0);
+    // The same offset and index as the record to come, but of another input partition.
+    let name = QuarantinedRecord { offset: 1, ..name };
+    world.lock().log.push_foreign_quarantine(name, &bytes);
+    world.lock().log.push(lines("good"));
+    world.live_on().await;
+    let state = world.lock();
+    assert_eq!(state.destination.rows.len(), 1);
+    assert_eq!(state.destination.cursor.as_ref().unwrap().counters.quarantined, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_the_destination_finds_stale_are_counted_as_dropped() {
+    let world = World::new(&[lines("good stale bad stale")]);
+    let cursor = world.live_on().await;
+    oracle::check(&world);
+    assert_eq!(cursor.counters.dropped.get("stale"), Some(&2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_smaller_than_any_block_slows_the_flow_and_stops_nobody() {
+    let world = World::new(&good(9));
+    let hooks = FlowHooks { budget: Budget::new(1), ..FlowHooks::default() };
+    let End::Stopped(_) = world.live_with(config(), hooks).await else { panic!("it stops") };
     oracle::check(&world);
 }
 

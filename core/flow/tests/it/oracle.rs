@@ -108,7 +108,7 @@ fn check_place(line: &str, place: Found) {
     let allowed: &[Found] = match line.split('#').next().unwrap() {
         "good" => &[delivered],
         "bad" | "refuse" | "refuse-later" | "panic" | "hurt" => &[put_aside],
-        "drop" => &[nowhere],
+        "drop" | "stale" => &[nowhere],
         "flip" | "flop" | "sway" => &[delivered, put_aside],
         "skip" => &[delivered, nowhere],
         "bystander" => &[delivered, put_aside],

@@ -13,6 +13,7 @@ fn word() -> impl Strategy<Value = &'static str> {
         2 => Just("flop"),
         1 => Just("drop"),
         1 => Just("skip"),
+        1 => Just("stale"),
         1 => Just("refuse"),
         1 => Just("refuse-later"),
         1 => Just("sway"),

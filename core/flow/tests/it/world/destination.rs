@@ -24,6 +24,8 @@ pub(crate) enum Fault {
     Contention,
     /// Waits until the test lets it go on.
     Slow,
+    /// Likewise, and then nothing is committed and nobody knows.
+    SlowAndLost,
 }
 
 /// What becomes of a delayed COMMIT when the next owner takes over.
@@ -92,8 +94,17 @@ impl DestinationState {
         assert!(batch.to.counters.balanced(), "counters balance at every cursor");
         assert_eq!(batch.rows.num_rows(), batch.sources.len());
         assert!(batch.from.next < batch.to.next, "a write moves the cursor");
-        self.rows.extend(batch.sources.iter().copied().zip(texts(batch)));
-        self.cursor = Some(batch.to.clone());
+        let rows: Vec<_> = batch.sources.iter().copied().zip(texts(batch)).collect();
+        let (stale, fresh) =
+            rows.into_iter().partition::<Vec<_>, _>(|row| row.1.starts_with("stale#"));
+        let mut cursor = batch.to.clone();
+        if !stale.is_empty() {
+            cursor.counters.delivered -= stale.len() as u64;
+            let dropped = cursor.counters.dropped.entry("stale".into()).or_default();
+            *dropped += stale.len() as u64;
+        }
+        self.rows.extend(fresh);
+        self.cursor = Some(cursor);
         Ok(())
     }
 
@@ -193,12 +204,12 @@ impl Destination for FakeDestination {
             let destination = &mut self.world.lock().destination;
             destination.writes += 1;
             let fault = destination.faults.remove(&destination.writes);
-            destination.slow |= fault == Some(Fault::Slow);
+            destination.slow |= matches!(fault, Some(Fault::Slow | Fault::SlowAndLost));
             fault
         };
         self.world.changed.notify_waiters();
-        if fault == Some(Fault::Slow) {
-            self.world.until(|state| state.destination.released).await;
+        if matches!(fault, Some(Fault::Slow | Fault::SlowAndLost)) {
+            self.world.eventually(|state| state.destination.released).await;
         }
         let outcome = self.commit(batch, fault);
         self.world.changed.notify_waiters();
@@ -236,7 +247,7 @@ impl FakeDestination {
             return Ok(Outcome::Refused { rows });
         }
         match fault {
-            Some(Fault::FailBeforeCommit) => return unknown(),
+            Some(Fault::FailBeforeCommit | Fault::SlowAndLost) => return unknown(),
             Some(Fault::Contention) => {
                 return Err(Failure::new(FailureKind::Contention, "database is locked"));
             }
@@ -256,6 +267,7 @@ impl FakeDestination {
             destination.unflushed = Some(Box::new(before));
             durability = Durability::Accepted;
         }
-        Ok(Outcome::Written { durability, cursor: batch.to.clone() })
+        let cursor = destination.cursor.clone().unwrap();
+        Ok(Outcome::Written { durability, cursor })
     }
 }

@@ -4,22 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use garam_flow::quarantine_stream;
 use garam_log::{
     Append, AppendBody, Appended, Bounds, Claim, Claimed, Entry, EntryBody, Fingerprint, Log,
     LogError, LogReader, OriginState, Ticket,
 };
-use garam_proto::message::GapReason;
 use garam_proto::{
-    AgentId, BlockHeader, BlockKind, Codec, Descriptor, Generation, Incarnation, LineageId,
-    LogOffset, OriginId, PartitionId, SessionId, SourceName, StreamName,
+    AgentId, BlockHeader, BlockKind, Descriptor, Incarnation, LogOffset, OriginId, PartitionId,
+    StreamName,
 };
 use garam_stage::QuarantinedRecord;
 use tokio::sync::oneshot;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{PIPELINE, World, input};
+use super::{PIPELINE, World, entries, input};
 
 /// What lies in the input.
 #[derive(Debug, Clone)]
@@ -78,15 +76,31 @@ impl LogState {
 
     pub(crate) fn push(&mut self, item: Item) {
         let input = self.input();
-        let body = body(&item, input.entries.last().map_or(0, |entry| entry.origin.mark));
+        let body = entries::body(&item, input.entries.last().map_or(0, |entry| entry.origin.mark));
         let mark = match &body {
             EntryBody::Block { header, .. } => header.to,
             EntryBody::Gap { to, .. } | EntryBody::Advance { to, .. } => *to,
             _ => input.entries.last().map_or(0, |entry| entry.origin.mark),
         };
-        let state = OriginState { mark, ..state(source()) };
+        let state = OriginState { mark, ..entries::state(entries::source()) };
         input.add(state, body);
         self.items.push(item);
+    }
+
+    /// An entry of the same pipeline's quarantine for another input partition.
+    pub(crate) fn push_foreign_quarantine(&mut self, mut name: QuarantinedRecord, bytes: &[u8]) {
+        name.partition += 1;
+        let origin = garam_flow::quarantine_origin(PIPELINE, name.partition);
+        let mut records = garam_proto::RecordsBuilder::new(0);
+        records.push(0, &name.encode(bytes).unwrap());
+        let (payload, count) = records.finish();
+        let EntryBody::Block { header, payload } = entries::block(0, payload.into(), count, 0)
+        else {
+            unreachable!("a block is a block")
+        };
+        let kind = BlockKind::Records;
+        let header = BlockHeader { origin, kind, ..header };
+        self.quarantine().add(entries::state(origin), EntryBody::Block { header, payload });
     }
 
     pub(crate) fn input(&mut self) -> &mut Partition {
@@ -254,7 +268,7 @@ impl Log for FakeLog {
                 descriptor: claim.descriptor,
                 lineage: claim.lineage,
                 mark: claim.from,
-                ..super::log::state(claim.origin)
+                ..entries::state(claim.origin)
             };
             let claimed = OriginState { claim: claim.session, ..known.unwrap_or(new) };
             let entry = partition.next_entry(claimed.clone(), EntryBody::Claim);
@@ -339,7 +353,7 @@ struct FakeReader {
 impl LogReader for FakeReader {
     async fn next(&mut self) -> Result<Entry, LogError> {
         let (at, position) = (self.at.clone(), self.position);
-        self.world.until(|state| state.log.partitions[&at].end() > position).await;
+        self.world.eventually(|state| state.log.partitions[&at].end() > position).await;
         Ok(self.try_next().await?.expect("an entry stays durable"))
     }
 
@@ -371,61 +385,4 @@ impl LogReader for FakeReader {
     fn position(&self) -> LogOffset {
         self.position
     }
-}
-
-fn source() -> OriginId {
-    OriginId { agent: AgentId([1; 16]), generation: Generation([2; 16]) }
-}
-
-fn state(origin: OriginId) -> OriginState {
-    OriginState {
-        origin,
-        host: "host".into(),
-        source: SourceName::new("source").unwrap(),
-        descriptor: Descriptor::Producer { key: Vec::new() },
-        lineage: LineageId(1),
-        source_epoch: 1,
-        mark: 0,
-        tail_hash: 0,
-        claim: SessionId(1),
-        resume: None,
-        retired: false,
-    }
-}
-
-fn body(item: &Item, from: u128) -> EntryBody {
-    match item {
-        Item::Lines(lines) => {
-            let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
-            block(from, text.into(), u32::try_from(lines.len()).unwrap(), 0)
-        }
-        Item::Broken(records) => block(from, "broken\n".into(), *records, 1),
-        Item::Gap(units) => {
-            let (to, at_least) = (from + u128::from(*units), false);
-            EntryBody::Gap { from, to, at_least, reason: GapReason::Truncated }
-        }
-        Item::Claim => EntryBody::Claim,
-        Item::Advance => EntryBody::Advance { from, to: from + 1 },
-    }
-}
-
-fn block(from: u128, payload: Bytes, records: u32, flip: u32) -> EntryBody {
-    let len = u32::try_from(payload.len()).unwrap();
-    let header = BlockHeader {
-        origin: source(),
-        session: SessionId(1),
-        from,
-        to: from + u128::from(len),
-        records,
-        kind: BlockKind::Lines,
-        flags: 0,
-        codec: Codec::None,
-        raw_len: len,
-        payload_len: len,
-        payload_crc: crc32c::crc32c(&payload) ^ flip,
-        ingest_time_us: 1_000,
-        tail_hash: 0,
-        resume: None,
-    };
-    EntryBody::Block { header, payload }
 }

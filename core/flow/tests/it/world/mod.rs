@@ -4,16 +4,19 @@
 //! from then on nothing of that life moves again, whatever it still holds.
 
 mod destination;
+mod entries;
 mod log;
 mod memory;
 mod refiner;
 
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use garam_flow::{Flow, FlowConfig, FlowHooks, FlowLimits, Start, Stopped};
 use garam_proto::{LogOffset, PartitionId, PipelineId, StreamName};
 use garam_stage::{Cursor, Failure, PlanId};
 use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 
 pub(crate) use destination::{Commit, DestinationState, Fault};
 pub(crate) use log::{Item, LogState};
@@ -86,7 +89,18 @@ impl World {
         std::future::pending::<()>().await;
     }
 
-    pub(crate) async fn until(&self, mut is: impl FnMut(&mut State) -> bool) {
+    /// Like [`World::eventually`], for tests: ten virtual minutes without it are a failed test.
+    #[track_caller]
+    pub(crate) fn until(&self, is: impl FnMut(&mut State) -> bool) -> impl Future<Output = ()> {
+        let caller = std::panic::Location::caller();
+        async move {
+            let waited = timeout(Duration::from_secs(600), self.eventually(is)).await;
+            waited.unwrap_or_else(|_| panic!("it never happened: {caller}"));
+        }
+    }
+
+    /// For the world's own parts, which wait for as long as it takes.
+    async fn eventually(&self, mut is: impl FnMut(&mut State) -> bool) {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -134,9 +148,13 @@ impl World {
     }
 
     pub(crate) async fn live_as(self: &Arc<Self>, config: FlowConfig) -> End {
+        self.live_with(config, FlowHooks::default()).await
+    }
+
+    pub(crate) async fn live_with(self: &Arc<Self>, config: FlowConfig, hooks: FlowHooks) -> End {
         let life = self.be_born();
         let (stop, stopping) = watch::channel(false);
-        let running = self.flow(life, config, FlowHooks::default()).run(stopping);
+        let running = self.flow(life, config, hooks).run(stopping);
         tokio::pin!(running);
         let stopper = async {
             self.until(|state| state.done()).await;
@@ -148,7 +166,7 @@ impl World {
                 Ok(stopped) => End::Stopped(stopped),
                 Err(failure) => End::Failed(failure),
             },
-            () = self.until(|state| !state.alive.contains(&life)) => End::Crashed,
+            () = self.eventually(|state| !state.alive.contains(&life)) => End::Crashed,
             () = stopper => unreachable!("a stopper only waits"),
         };
         self.die(life);
