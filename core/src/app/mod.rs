@@ -120,12 +120,9 @@ impl App {
         self.admin
     }
 
-    /// Waits until the tree ends by itself, and says why.
-    pub async fn root_ended(&self) -> String {
-        match self.supervision.wait_exit().await {
-            RootExit::Stopped { .. } => "it was stopped".into(),
-            RootExit::Failed(fault) | RootExit::Broken(fault) => fault.to_string(),
-        }
+    /// Waits until the tree ends by itself, and says how.
+    pub async fn root_ended(&self) -> RootExit {
+        self.supervision.wait_exit().await
     }
 
     /// Stops in the order data flows, within a deadline. `Err` names who was late.

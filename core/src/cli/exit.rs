@@ -11,7 +11,6 @@ pub(crate) enum Exit {
     NotFound = 3,
     /// Unreachable or timed out.
     Unreachable = 4,
-    Denied = 5,
     /// Somebody else holds what is needed: a port, a folder.
     Conflict = 6,
     /// It runs, but not all of it.

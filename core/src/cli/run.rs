@@ -6,11 +6,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use garam_log::LogError;
 use garam_meta::MetaError;
+use garam_stage::FailureKind;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::exit::{Exit, coded};
 use crate::app::{App, StartError};
 use crate::config::Plan;
+use crate::supervise::RootExit;
 
 /// How long a graceful stop may take before it is cut.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
@@ -39,16 +41,13 @@ async fn serve(plan: &Plan) -> anyhow::Result<Exit> {
         version = env!("CARGO_PKG_VERSION"),
         "core is running"
     );
-    notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status("running".into())]);
+    notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status("running")]);
     let mut watchdog = watchdog();
     let ended = loop {
         tokio::select! {
             _ = terminate.recv() => break Exit::Ok,
             _ = interrupt.recv() => break Exit::Ok,
-            why = app.root_ended() => {
-                tracing::error!(why, "the supervision tree gave up; ending so that the service manager starts the core again");
-                break Exit::Failed;
-            }
+            exit = app.root_ended() => break gave_up(&exit),
             _ = watchdog.tick() => notify(&[sd_notify::NotifyState::Watchdog]),
         }
     };
@@ -65,6 +64,22 @@ async fn serve(plan: &Plan) -> anyhow::Result<Exit> {
     }
     tracing::info!("stopped");
     Ok(ended)
+}
+
+/// The tree ended by itself: the service manager is to start the core again from durable state.
+fn gave_up(exit: &RootExit) -> Exit {
+    match exit {
+        RootExit::Stopped { .. } => Exit::Ok,
+        RootExit::Failed(fault) => {
+            tracing::error!(error = %fault, advice = fault.advice, "the supervision tree gave up; ending");
+            if fault.kind == Some(FailureKind::Config) { Exit::Config } else { Exit::Failed }
+        }
+        RootExit::Broken(fault) => {
+            // Something hangs that no deadline of this process can end: waiting for it would hang with it.
+            tracing::error!(error = %fault, advice = fault.advice, "the core can be neither used nor stopped; ending at once");
+            std::process::exit(Exit::Failed as i32);
+        }
+    }
 }
 
 /// Logs to stderr, `GARAM_LOG` as filter (default `info`). A closed or full stderr never stops the core.

@@ -259,8 +259,11 @@ impl Answers {
             return Ok(());
         }
         let marks = std::mem::take(&mut self.acks);
-        let marks = marks.into_iter().map(|(slot, mark)| SlotMark { slot, mark }).collect();
-        self.say(m::Ack { marks }).await
+        let marks: Vec<_> = marks.into_iter().map(|(slot, mark)| SlotMark { slot, mark }).collect();
+        for ack in m::Ack::batches(&marks) {
+            self.say(ack).await?;
+        }
+        Ok(())
     }
 
     async fn say(&self, message: impl Into<Message>) -> Result<(), Gone> {

@@ -5,15 +5,19 @@
 //! is dropped unanswered; a payload enters the log only with its checksum verified and its permits held.
 //! Not here: waiting for durability (`answers`), so that many blocks are in flight at once.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::{Bytes, BytesMut};
-use garam_log::{Append, AppendBody, Claim as LogClaim};
+use garam_log::{Append, AppendBody, Claim as LogClaim, OriginState};
 use garam_proto::message::{self as m, ByeReason, Candidate, Message};
-use garam_proto::{BlockHeader, Frame, FrameLimits, FrameReader, OriginId, PartitionId, SessionId};
+use garam_proto::{
+    BlockHeader, Descriptor, FileMatch, Frame, FrameLimits, FrameReader, OriginId, PartitionId,
+    SessionId,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
@@ -30,6 +34,8 @@ use crate::pki::{PeerIdentity, peer_identity};
 const MAX_PENDING: usize = 4096;
 /// Messages waiting for the socket.
 const MAX_OUTGOING: usize = 256;
+/// Bytes that the candidates of one `OpenAck` may take: well below the largest header.
+const OPEN_ACK_BYTES: usize = 160 * 1024;
 /// How much the read buffer grows at a time.
 const READ_STEP: usize = 128 * 1024;
 
@@ -289,14 +295,32 @@ impl Session {
                 m::MAX_OPENS
             )));
         }
-        let mut candidates = Vec::with_capacity(open.queries.len());
-        for query in &open.queries {
-            let found =
-                self.door.log.candidates(&query.stream, self.identity.agent, &query.descriptor);
-            // A stream that is not configured holds no origins; the claim that follows is told so.
-            candidates.push(found.unwrap_or_default().into_iter().map(candidate).collect());
-        }
+        let share = OPEN_ACK_BYTES / open.queries.len().max(1);
+        let candidates = open.queries.iter().map(|query| self.candidates(query, share)).collect();
         Ok(m::OpenAck { number: open.number, candidates })
+    }
+
+    /// The origins that may be the one asked for, the likeliest first, within `share` bytes. A file that has rotated for days
+    /// has many origins under one path; those of the same inode and birth come first, so the one that counts is among them.
+    fn candidates(&self, query: &m::OpenQuery, share: usize) -> Vec<Candidate> {
+        let found = self.door.log.candidates(&query.stream, self.identity.agent, &query.descriptor);
+        // A stream that is not configured holds no origins; the claim that follows is told so.
+        let mut found = found.unwrap_or_default();
+        found.sort_by_key(|state| {
+            (
+                is_other(&state.descriptor, &query.descriptor),
+                state.retired,
+                Reverse(state.source_epoch),
+            )
+        });
+        let mut left = share;
+        let mut fits = |state: &OriginState| {
+            let size = candidate_bytes(state);
+            let fits = size <= left || left == share;
+            left = left.saturating_sub(size);
+            fits
+        };
+        found.into_iter().take_while(|state| fits(state)).map(candidate).collect()
     }
 
     async fn claim(
@@ -535,7 +559,7 @@ fn identify(stream: &TlsStream<TcpStream>) -> Result<PeerIdentity, String> {
     peer_identity(leaf).map_err(|e| e.to_string())
 }
 
-fn candidate(state: garam_log::OriginState) -> Candidate {
+fn candidate(state: OriginState) -> Candidate {
     Candidate {
         generation: state.origin.generation,
         descriptor: state.descriptor,
@@ -544,6 +568,29 @@ fn candidate(state: garam_log::OriginState) -> Candidate {
         tail_hash: state.tail_hash,
         resume: state.resume,
     }
+}
+
+/// Whether a registered descriptor is surely not the one asked for, as far as the core can tell without the file.
+fn is_other(registered: &Descriptor, asked: &Descriptor) -> bool {
+    match (registered, asked) {
+        (Descriptor::File(was), Descriptor::File(now)) => {
+            was.compare(now, true) != FileMatch::Exact
+        }
+        (was, now) => was != now,
+    }
+}
+
+/// About how many bytes a candidate takes in a message.
+fn candidate_bytes(state: &OriginState) -> usize {
+    let descriptor = match &state.descriptor {
+        Descriptor::File(file) => file.path.len(),
+        Descriptor::Database { server, timeline } => server.len() + timeline.len(),
+        Descriptor::Snapshot { table, first_key, low_watermark } => {
+            table.len() + first_key.len() + low_watermark.len()
+        }
+        Descriptor::Producer { key } => key.len(),
+    };
+    128 + descriptor + state.resume.as_ref().map_or(0, Vec::len)
 }
 
 async fn send(outgoing: &mpsc::Sender<Message>, message: Message) -> Result<(), Broken> {

@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, SqliteConnection};
 
 use super::error::{SqliteError, code, primary_code};
@@ -79,12 +79,12 @@ impl Client {
 
     async fn open(&self) -> Result<SqliteConnection, SqliteError> {
         self.check_folder()?;
-        let options = self
-            .options()
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full);
-        self.connect(options).await
+        let options = self.options().create_if_missing(true).synchronous(SqliteSynchronous::Full);
+        let mut connection = self.connect(options).await?;
+        enter_wal(&mut connection)
+            .await
+            .map_err(|source| self.error("switch on the write-ahead log", source))?;
+        Ok(connection)
     }
 
     /// A connection that can change nothing.
@@ -141,5 +141,22 @@ impl Client {
             let source = std::io::Error::new(error.kind(), why);
             SqliteError::Open { path: self.path.clone(), source }
         })
+    }
+}
+
+/// Where two pipelines make one file at the same moment SQLite gives one of them up at once instead of letting it wait for
+/// the other's switch, so the waiting is done here.
+async fn enter_wal(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    let deadline = tokio::time::Instant::now() + BUSY_TIMEOUT;
+    loop {
+        match sqlx::query("PRAGMA journal_mode = WAL").execute(&mut *connection).await {
+            Err(error)
+                if primary_code(&error) == Some(code::BUSY)
+                    && tokio::time::Instant::now() < deadline =>
+            {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            done => return done.map(|_| ()),
+        }
     }
 }

@@ -5,7 +5,7 @@ use garam_sink::sqlite::read_cursors;
 use garam_stage::WriteMode::{Append, Upsert};
 use garam_stage::{FailureKind, Outcome};
 
-use crate::fixture::{Place, batch, first_cursor, row, rows, written};
+use crate::fixture::{Place, batch, first_cursor, row, rows, schema, written};
 
 #[tokio::test]
 async fn values_come_back_as_they_were() {
@@ -214,6 +214,45 @@ async fn a_write_that_is_cancelled_anywhere_is_whole_or_absent() {
     }
     assert!(cancelled > 3, "cut {cancelled} times");
     assert_eq!(place.count().await, 300);
+}
+
+#[tokio::test]
+async fn several_pipelines_share_a_file_from_its_first_moment_on() {
+    let place = Place::new();
+    let prepared = (0..4u8).map(|i| {
+        let mut config = place.config(Append);
+        config.table = format!("orders_{i}");
+        let mut destination = config.build(&schema()).unwrap();
+        tokio::spawn(async move {
+            destination.prepare().await.unwrap();
+            let mut cursor = first_cursor();
+            cursor.key.pipeline.0[0] = i;
+            destination.begin(&cursor).await.unwrap();
+            for part in 0..5 {
+                let ids = part * 50..(part + 1) * 50;
+                cursor = written(destination.write(&batch(&cursor, &rows(ids))).await);
+            }
+        })
+    });
+    for task in prepared.collect::<Vec<_>>() {
+        task.await.unwrap();
+    }
+    for i in 0..4 {
+        assert_eq!(place.lines(&format!("select count(*) from orders_{i}")).await, "250");
+    }
+    assert_eq!(read_cursors(&place.path()).await.unwrap().len(), 4);
+}
+
+#[tokio::test]
+async fn a_copy_of_the_file_alone_can_be_read() {
+    let place = Place::new();
+    let (mut destination, cursor) = place.ready(Append).await;
+    written(destination.write(&batch(&cursor, &rows(0..5))).await);
+    place.execute("pragma wal_checkpoint(truncate)").await;
+    let elsewhere = Place::new();
+    std::fs::copy(place.path(), elsewhere.path()).unwrap();
+    assert_eq!(elsewhere.count().await, 5);
+    assert_eq!(read_cursors(&elsewhere.path()).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
