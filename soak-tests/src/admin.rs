@@ -1,0 +1,70 @@
+//! What the core's admin port says: whether it is ready, and how far its pipeline is.
+//!
+//! In: an address. Out: a status, or that nobody answers, which is normal while the core is being killed. HTTP/1.1 as far
+//! as these two questions need it: the harness shares no code with the product.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde::Deserialize;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::database::Counters;
+
+/// A core that does not answer within this time is taken as not there.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The part of `/v1/status` that is needed.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Status {
+    pub(crate) why: Vec<String>,
+    pipelines: Vec<Pipeline>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Pipeline {
+    records_in: u64,
+    delivered: u64,
+    quarantined: u64,
+    dropped: u64,
+    gap: u64,
+}
+
+impl Status {
+    pub(crate) fn counters(&self) -> Counters {
+        self.pipelines.iter().fold(Counters::default(), |sum, pipeline| Counters {
+            records_in: sum.records_in + pipeline.records_in,
+            delivered: sum.delivered + pipeline.delivered,
+            quarantined: sum.quarantined + pipeline.quarantined,
+            dropped: sum.dropped + pipeline.dropped,
+            gap: sum.gap + pipeline.gap,
+        })
+    }
+}
+
+pub(crate) async fn is_ready(admin: SocketAddr) -> bool {
+    get(admin, "/readyz").await.is_ok_and(|(code, _)| code == 200)
+}
+
+pub(crate) async fn status(admin: SocketAddr) -> anyhow::Result<Status> {
+    let (code, body) = get(admin, "/v1/status").await?;
+    anyhow::ensure!(code == 200, "/v1/status answers {code}: {body}");
+    serde_json::from_str(&body).context("/v1/status is not what it was")
+}
+
+async fn get(admin: SocketAddr, path: &str) -> anyhow::Result<(u16, String)> {
+    tokio::time::timeout(PATIENCE, ask(admin, path)).await.context("the admin port is silent")?
+}
+
+async fn ask(admin: SocketAddr, path: &str) -> anyhow::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(admin).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("the answer has no body")?;
+    let code = head.split(' ').nth(1).context("the answer has no status code")?;
+    Ok((code.parse()?, body.to_owned()))
+}

@@ -1,0 +1,147 @@
+//! A process of the product: started, looked at, killed or stopped by its handle.
+//!
+//! In: a program and its configuration. Out: what it used and how it ended. Promise: every process has a group of its own, is
+//! ended by its own id and never by name, and does not outlive its handle. What it says goes to a file that is shown when a
+//! run fails.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+
+/// How long a process may take to stop when asked.
+const STOPPING: Duration = Duration::from_secs(60);
+/// Linux counts processor time for user space in hundredths of a second, whatever the kernel's own tick.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// A running process.
+#[derive(Debug)]
+pub(crate) struct Process {
+    name: &'static str,
+    child: Child,
+}
+
+/// Processor time and memory of a process so far.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Usage {
+    pub(crate) cpu_s: f64,
+    /// The most memory it ever held.
+    pub(crate) peak_mib: f64,
+}
+
+impl Process {
+    /// Runs `program run --config config`; stderr is appended to `log`.
+    pub(crate) fn start(
+        name: &'static str,
+        program: &Path,
+        config: &Path,
+        log: &Path,
+    ) -> anyhow::Result<Self> {
+        let stderr = File::options().create(true).append(true).open(log)?;
+        let child = Command::new(program)
+            .arg("run")
+            .arg("--config")
+            .arg(config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(stderr)
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("cannot start {}", program.display()))?;
+        Ok(Self { name, child })
+    }
+
+    /// An error when the process has ended by itself.
+    pub(crate) fn check(&mut self) -> anyhow::Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => anyhow::bail!("the {} ended by itself ({status})", self.name),
+        }
+    }
+
+    /// `kill -9`, and waits until it is gone. A process that had ended before is an error: nobody asked it to.
+    pub(crate) async fn kill(mut self) -> anyhow::Result<()> {
+        self.check()?;
+        Ok(self.child.kill().await?)
+    }
+
+    /// Asks it to stop. Anything but a clean end in time is an error.
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+        self.check()?;
+        kill_process(self.pid()?, Signal::TERM)?;
+        let name = self.name;
+        let Ok(status) = tokio::time::timeout(STOPPING, self.child.wait()).await else {
+            self.child.kill().await?;
+            anyhow::bail!("the {name} did not stop within {STOPPING:?} and was killed");
+        };
+        let status: ExitStatus = status?;
+        anyhow::ensure!(status.success(), "the {name} was asked to stop and ended with {status}");
+        Ok(())
+    }
+
+    pub(crate) fn usage(&self) -> anyhow::Result<Usage> {
+        let pid = self.pid()?.as_raw_nonzero();
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let what = || format!("/proc/{pid} is not as it should be");
+        Ok(Usage {
+            cpu_s: cpu_seconds(&stat).with_context(what)?,
+            peak_mib: peak_mib(&status).with_context(what)?,
+        })
+    }
+
+    fn pid(&self) -> anyhow::Result<Pid> {
+        let raw = self.child.id().and_then(|id| i32::try_from(id).ok());
+        raw.and_then(Pid::from_raw).with_context(|| format!("the {} has ended", self.name))
+    }
+}
+
+/// The end of a log, for a failed run.
+pub(crate) fn last_lines(log: &Path, count: usize) -> String {
+    let text = std::fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    lines.iter().skip(lines.len().saturating_sub(count)).map(|line| format!("  {line}\n")).collect()
+}
+
+/// User and system time: fields 14 and 15 of `/proc/PID/stat`, counted behind the name, which may hold anything.
+fn cpu_seconds(stat: &str) -> Option<f64> {
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = |field: usize| fields.get(field - 3)?.parse::<f64>().ok();
+    Some((ticks(14)? + ticks(15)?) / TICKS_PER_SECOND)
+}
+
+fn peak_mib(status: &str) -> Option<f64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib / 1024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usage_is_read_from_behind_a_hostile_name() {
+        let stat = "17 (a ) b) S 1 17 17 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 4 0 9";
+        assert_eq!(cpu_seconds(stat), Some(3.0));
+        assert_eq!(peak_mib("Name:\tx\nVmHWM:\t    2048 kB\n"), Some(2.0));
+        assert_eq!(cpu_seconds("nothing"), None);
+    }
+
+    #[tokio::test]
+    async fn a_process_that_ends_by_itself_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("x.log");
+        let program = Path::new("/bin/sh");
+        let mut process = Process::start("shell", program, Path::new("x"), &log).unwrap();
+        process.child.wait().await.unwrap();
+        assert!(process.check().unwrap_err().to_string().contains("ended by itself"));
+        assert!(!last_lines(&log, 3).is_empty(), "its words are kept");
+    }
+}

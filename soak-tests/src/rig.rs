@@ -1,0 +1,153 @@
+//! The core and the agent as one thing to torment: start, kill, stop, and ask how far they are.
+//!
+//! In: a [`Ground`]. Out: running processes. Promise: at most one core and one agent run at a time, and both end with this
+//! value. A process that ends without having been told to is an error at the next look.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::time::{Instant, sleep};
+
+use crate::admin;
+use crate::ground::Ground;
+use crate::processes::{Process, last_lines};
+
+/// How long a core may take until it is ready, over all that it has to recover.
+const READY: Duration = Duration::from_secs(60);
+/// How often something is looked at that gives no signal of its own.
+const GLANCE: Duration = Duration::from_millis(20);
+/// How much of a log a failed run shows.
+const LAST_LINES: usize = 25;
+
+/// Both processes.
+#[derive(Debug)]
+pub(crate) struct Rig {
+    pub(crate) ground: Ground,
+    core: Option<Process>,
+    agent: Option<Process>,
+    restarts: u64,
+}
+
+impl Rig {
+    pub(crate) fn new(ground: Ground) -> Self {
+        Self { ground, core: None, agent: None, restarts: 0 }
+    }
+
+    /// How often a process was started again.
+    pub(crate) fn restarts(&self) -> u64 {
+        self.restarts
+    }
+
+    pub(crate) fn start_core(&mut self) -> anyhow::Result<()> {
+        let ground = &self.ground;
+        let log = self.core_log();
+        self.core = Some(Process::start("core", &ground.programs.core, &ground.core_config, &log)?);
+        Ok(())
+    }
+
+    pub(crate) fn start_agent(&mut self) -> anyhow::Result<()> {
+        let ground = &self.ground;
+        let log = self.agent_log();
+        let program = &ground.programs.agent;
+        self.agent = Some(Process::start("agent", program, &ground.agent_config, &log)?);
+        Ok(())
+    }
+
+    /// Waits until the core says that it is ready.
+    pub(crate) async fn core_ready(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + READY;
+        while !admin::is_ready(self.ground.admin).await {
+            self.check()?;
+            if Instant::now() > deadline {
+                let why = match admin::status(self.ground.admin).await {
+                    Ok(status) => status.why.join("; "),
+                    Err(error) => format!("{error:#}"),
+                };
+                anyhow::bail!("the core is not ready after {READY:?}: {why}");
+            }
+            sleep(GLANCE).await;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn kill_core(&mut self) -> anyhow::Result<()> {
+        self.core.take().context("no core runs")?.kill().await
+    }
+
+    pub(crate) async fn kill_agent(&mut self) -> anyhow::Result<()> {
+        self.agent.take().context("no agent runs")?.kill().await
+    }
+
+    pub(crate) fn restart_core(&mut self) -> anyhow::Result<()> {
+        self.restarts += 1;
+        self.start_core()
+    }
+
+    pub(crate) fn restart_agent(&mut self) -> anyhow::Result<()> {
+        self.restarts += 1;
+        self.start_agent()
+    }
+
+    /// An error when a process has ended by itself.
+    pub(crate) fn check(&mut self) -> anyhow::Result<()> {
+        self.running().try_for_each(Process::check)
+    }
+
+    /// Waits until more than `records` records came into the pipeline, at most `patience`. Gives the newest count known.
+    pub(crate) async fn progress(
+        &mut self,
+        records: u64,
+        patience: Duration,
+    ) -> anyhow::Result<u64> {
+        let deadline = Instant::now() + patience;
+        let mut newest = records;
+        while newest <= records && Instant::now() < deadline {
+            self.check()?;
+            sleep(GLANCE).await;
+            if let Ok(status) = admin::status(self.ground.admin).await {
+                newest = newest.max(status.counters().records_in);
+            }
+        }
+        Ok(newest)
+    }
+
+    /// Asks both to stop, the agent first. Gives what was wrong with their ends.
+    pub(crate) async fn stop(&mut self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for process in [self.agent.take(), self.core.take()].into_iter().flatten() {
+            if let Err(error) = process.stop().await {
+                wrong.push(format!("{error:#}"));
+            }
+        }
+        wrong
+    }
+
+    pub(crate) fn core(&self) -> anyhow::Result<&Process> {
+        self.core.as_ref().context("no core runs")
+    }
+
+    pub(crate) fn agent(&self) -> anyhow::Result<&Process> {
+        self.agent.as_ref().context("no agent runs")
+    }
+
+    /// The last words of both.
+    pub(crate) fn last_words(&self) -> String {
+        let words = |name: &str, log: &Path| {
+            format!("── {name}: {}\n{}", log.display(), last_lines(log, LAST_LINES))
+        };
+        words("core", &self.core_log()) + &words("agent", &self.agent_log())
+    }
+
+    fn running(&mut self) -> impl Iterator<Item = &mut Process> {
+        [&mut self.core, &mut self.agent].into_iter().flatten()
+    }
+
+    fn core_log(&self) -> PathBuf {
+        self.ground.dir.join("core.log")
+    }
+
+    fn agent_log(&self) -> PathBuf {
+        self.ground.dir.join("agent.log")
+    }
+}

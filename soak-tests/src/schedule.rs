@@ -1,0 +1,145 @@
+//! When what is done to the product: derived from scenario, duration and seed before the run begins.
+//!
+//! In: those three. Out: faults with their moments, printed at the start so that a run can be read and repeated. Pure. A
+//! moment is the earliest one: a fault also waits until the fault before it is over, and, unless it is impatient, a bounded
+//! time for records to move, so that the system can get anywhere at all.
+
+use std::fmt;
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use crate::scenario::Scenario;
+
+/// One fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// Since the start of writing.
+    pub(crate) at: Duration,
+    /// Strikes without waiting for records to move: in the middle of a start.
+    pub(crate) impatient: bool,
+    pub(crate) action: Action,
+}
+
+/// What is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    KillAgent,
+    KillCore,
+    /// Kill the agent, remove its state, start it after this time and after a rotation.
+    LoseState {
+        down: Duration,
+    },
+    Link(LinkFault),
+}
+
+/// What is done to the link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LinkFault {
+    Reset,
+    Close,
+    /// RST after this many more bytes.
+    CutAfter(u32),
+    /// Nothing moves for a while, then everything goes on.
+    Stall(Duration),
+    /// What is sent vanishes for a while, then the connection is reset.
+    Swallow(Duration),
+    /// Each piece is delayed for a second.
+    Slow(Duration),
+    /// Reset, and nobody gets in for a while.
+    Refuse(Duration),
+}
+
+/// All faults of a run, in order.
+pub(crate) fn derive(scenario: Scenario, seconds: u64, seed: u64) -> Vec<Fault> {
+    let mut rng = Rng::with_seed(seed ^ 0x5eed);
+    let end = Duration::from_secs(seconds);
+    let mut faults = Vec::new();
+    let mut at = Duration::ZERO;
+    loop {
+        // A fifth of the kills hits a process that has just been started.
+        let hasty = matches!(scenario, Scenario::AgentKilled | Scenario::CoreKilled);
+        let impatient = hasty && rng.u32(..5) == 0;
+        at += match scenario {
+            Scenario::Steady => return faults,
+            Scenario::AgentKilled | Scenario::CoreKilled if impatient => millis(&mut rng, 5, 250),
+            Scenario::AgentKilled | Scenario::CoreKilled => millis(&mut rng, 300, 1_300),
+            Scenario::LinkCut => millis(&mut rng, 400, 2_000),
+            Scenario::AgentStateLost => millis(&mut rng, 4_000, 8_000),
+        };
+        if at >= end {
+            return faults;
+        }
+        let action = match scenario {
+            Scenario::CoreKilled => Action::KillCore,
+            Scenario::LinkCut => Action::Link(link_fault(&mut rng)),
+            Scenario::AgentStateLost => Action::LoseState { down: millis(&mut rng, 50, 1_500) },
+            Scenario::AgentKilled | Scenario::Steady => Action::KillAgent,
+        };
+        faults.push(Fault { at, impatient, action });
+    }
+}
+
+/// How many faults a run must see to count as one.
+pub(crate) fn least(scenario: Scenario, seconds: u64) -> u64 {
+    match scenario {
+        Scenario::Steady => 0,
+        Scenario::AgentKilled | Scenario::CoreKilled | Scenario::LinkCut => (seconds / 3).max(1),
+        Scenario::AgentStateLost => (seconds / 12).max(1),
+    }
+}
+
+fn link_fault(rng: &mut Rng) -> LinkFault {
+    match rng.u32(..7) {
+        0 => LinkFault::Reset,
+        1 => LinkFault::Close,
+        2 => LinkFault::CutAfter(rng.u32(1..200_000)),
+        3 => LinkFault::Stall(millis(rng, 50, 1_500)),
+        4 => LinkFault::Swallow(millis(rng, 50, 1_000)),
+        5 => LinkFault::Slow(millis(rng, 1, 50)),
+        _ => LinkFault::Refuse(millis(rng, 50, 1_500)),
+    }
+}
+
+fn millis(rng: &mut Rng, least: u64, most: u64) -> Duration {
+    Duration::from_millis(rng.u64(least..=most))
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hurry = if self.impatient { "!" } else { "" };
+        write!(f, "{:.2}{hurry} ", self.at.as_secs_f64())?;
+        match self.action {
+            Action::KillAgent | Action::KillCore => write!(f, "kill"),
+            Action::LoseState { down } => write!(f, "lose state, down {down:?}"),
+            Action::Link(fault) => write!(f, "{fault:?}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_gives_the_same_faults_again_and_another_seed_others() {
+        for scenario in Scenario::ALL {
+            assert_eq!(derive(scenario, 60, 7), derive(scenario, 60, 7));
+            let differs = derive(scenario, 60, 7) != derive(scenario, 60, 8);
+            assert_eq!(differs, scenario != Scenario::Steady);
+        }
+    }
+
+    #[test]
+    fn a_minute_holds_the_faults_it_must_hold_whatever_the_seed() {
+        for seed in 0..200 {
+            let count = |scenario| derive(scenario, 60, seed).len() as u64;
+            for scenario in [Scenario::AgentKilled, Scenario::CoreKilled] {
+                assert!(count(scenario) >= 60, "{scenario:?} with seed {seed}");
+            }
+            for scenario in Scenario::ALL {
+                assert!(count(scenario) >= least(scenario, 60), "{scenario:?} with seed {seed}");
+            }
+        }
+    }
+}
