@@ -210,7 +210,7 @@ impl<'a> Deliverer<'a> {
         let batch = StagedBatch { rows, sources, from: self.stored.clone(), to };
         match self.destination.write(&batch).await {
             Ok(Outcome::Written { durability, cursor }) => {
-                if false && durability == Durability::Accepted {
+                if durability == Durability::Accepted {
                     self.flush_at(batch.to.next).await?;
                 }
                 self.settle(&batch.to, cursor).await?;
