@@ -1,11 +1,14 @@
 //! Bad days one by one: unknown commits, zombies, refusals, poison, a full quarantine, a failing log.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use garam_flow::{Budget, FlowHooks, Progress, Waiting};
+use garam_flow::{Budget, FlowHooks, Progress, Stopped, Waiting};
 use garam_proto::LogOffset;
-use garam_stage::{FailureKind, QuarantineReason, QuarantinedRecord};
+use garam_stage::{Failure, FailureKind, QuarantineReason, QuarantinedRecord};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::crash::lines;
 use crate::oracle;
@@ -18,6 +21,14 @@ fn good(blocks: usize) -> Vec<Item> {
 fn reasons(world: &World) -> Vec<QuarantineReason> {
     let quarantined = world.lock().log.quarantined();
     quarantined.into_iter().map(|(_, name, _)| name.reason).collect()
+}
+
+/// How a zombie must end, soon.
+async fn fenced(zombie: JoinHandle<Result<Stopped, Failure>>) -> Failure {
+    let ended = timeout(Duration::from_secs(600), zombie).await.expect("a zombie stops");
+    let failure = ended.unwrap().unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Fenced, "{failure}");
+    failure
 }
 
 async fn fails(world: &Arc<World>, kind: FailureKind) -> String {
@@ -78,8 +89,7 @@ async fn an_older_flow_on_the_same_cursor_stops_when_a_newer_one_took_over() {
     oracle::check(&world);
     world.lock().destination.released = true;
     world.changed.notify_waiters();
-    let failure = zombie.await.unwrap().unwrap_err();
-    assert_eq!(failure.kind, FailureKind::Fenced);
+    fenced(zombie).await;
     oracle::check(&world);
 }
 
@@ -95,8 +105,7 @@ async fn a_flow_that_finds_its_cursor_moved_by_another_stops_instead_of_taking_i
     world.live_on().await;
     world.lock().destination.released = true;
     world.changed.notify_waiters();
-    let failure = zombie.await.unwrap().unwrap_err();
-    assert_eq!(failure.kind, FailureKind::Fenced);
+    let failure = fenced(zombie).await;
     assert!(failure.to_string().contains("the cursor moved to 6"), "{failure}");
     oracle::check(&world);
 }
@@ -112,8 +121,7 @@ async fn an_older_flow_cannot_bind_records_any_more() {
     world.live_on().await;
     world.lock().log.push(lines("flip good"));
     world.changed.notify_waiters();
-    let failure = zombie.await.unwrap().unwrap_err();
-    assert_eq!(failure.kind, FailureKind::Fenced);
+    fenced(zombie).await;
     assert_eq!(reasons(&world), []);
     // Life 4: even, so that `flip` is good.
     world.be_born();

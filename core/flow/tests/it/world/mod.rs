@@ -159,7 +159,7 @@ impl World {
         let stopper = async {
             self.until(|state| state.done()).await;
             stop.send_replace(true);
-            std::future::pending::<()>().await;
+            tokio::time::sleep(Duration::from_secs(600)).await;
         };
         let end = tokio::select! {
             ended = &mut running => match ended {
@@ -167,7 +167,7 @@ impl World {
                 Err(failure) => End::Failed(failure),
             },
             () = self.eventually(|state| !state.alive.contains(&life)) => End::Crashed,
-            () = stopper => unreachable!("a stopper only waits"),
+            () = stopper => panic!("a flow stops soon when asked to"),
         };
         self.die(life);
         end
