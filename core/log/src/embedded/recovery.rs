@@ -197,7 +197,7 @@ pub(crate) fn is_damage(
     snapshot: &SnapshotHeader,
     extent: &Extent,
 ) -> Result<bool, LogError> {
-    if extent.end < 0 {
+    if extent.end < snapshot.durable_to {
         return Ok(true);
     }
     let file = env.fs.open(path).map_err(|e| io("open", path, e))?;

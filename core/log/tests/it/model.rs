@@ -357,7 +357,7 @@ async fn take(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, max_shrink_iters: 500, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, max_shrink_iters: 500, ..ProptestConfig::default() })]
     #[test]
     fn no_history_of_connections_loses_repeats_or_alters_anything(actions in actions()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
