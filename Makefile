@@ -6,7 +6,7 @@ ARGS ?=
 
 # One machine, real processes: garam quickstart starts a core and an agent. ARGS="--seconds 20 -o json" and the like.
 run:
-	@cargo build -q --locked -p garam-core -p garam-agent
+	@cargo build --locked -p garam-core -p garam-agent
 	@$(TARGET)/debug/garam quickstart $(ARGS)
 
 # Everything that a change must pass.

@@ -53,6 +53,7 @@ pub enum StartError {
 /// A running core.
 pub struct App {
     supervision: SupervisionHandle,
+    meta: Arc<Meta>,
     log: Slot<EmbeddedLog>,
     gateway: SocketAddr,
     admin: SocketAddr,
@@ -109,7 +110,7 @@ impl App {
         )
         .map_err(|error| StartError::Io { action: "start supervision", error })?;
         observed.attach(supervision.clone());
-        Ok(Self { supervision, log, gateway, admin: admin_addr })
+        Ok(Self { supervision, meta, log, gateway, admin: admin_addr })
     }
 
     pub fn gateway_addr(&self) -> SocketAddr {
@@ -139,6 +140,9 @@ impl App {
         };
         if let Some(log) = self.log.take() {
             log.shutdown().await;
+        }
+        if let Err(error) = self.meta.flush().await {
+            tracing::warn!(%error, "the newest remembered cursors were not stored");
         }
         late
     }

@@ -47,8 +47,18 @@ pub(crate) fn coded(exit: Exit, error: impl Into<anyhow::Error>) -> anyhow::Erro
 
 /// Prints the error the way an operator reads it and gives its code.
 pub(crate) fn report(error: &anyhow::Error) -> Exit {
-    eprintln_quietly(&format!("garam: {error:#}"));
+    eprintln_quietly(&format!("garam: {}", in_words(error)));
     error.downcast_ref::<Coded>().map_or(Exit::Failed, |coded| coded.exit)
+}
+
+/// The error and its causes as one line, leaving out what an outer text says already.
+fn in_words(error: &anyhow::Error) -> String {
+    let root = error.downcast_ref::<Coded>().map_or(error, |coded| &coded.error);
+    root.chain().fold(String::new(), |text, cause| match cause.to_string() {
+        cause if text.is_empty() => cause,
+        cause if text.contains(&cause) => text,
+        cause => format!("{text}: {cause}"),
+    })
 }
 
 /// Writes to stderr; a closed stderr is no reason to fail.

@@ -15,7 +15,7 @@ use garam_proto::message::{self as m, ClaimOutcome, Message, SlotMark};
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use super::session::{Slot, Slots, lock};
+use super::slots::{Slot, Slots, lock};
 use super::{Door, GatewayStats};
 
 /// How often a held partition is asked whether it takes blocks again.

@@ -5,14 +5,18 @@
 //! one frame and its permits; one session that ends badly ends alone.
 //! Not here: what a payload means (it stays compressed), the fold that drops repeats (the log), certificates (`pki`).
 //!
-//! Reading order: [`listener`] (accepts) → [`session`] (greets, reads frames) → `answers` (tells the agent what became of
-//! them) → `sessions` (who is connected) → `tls`.
+//! Reading order: [`listener`] (accepts) → `session` (greets, reads frames) → `wire` (frames and messages) → `answers`
+//! (tells the agent what became of its requests) → `slots`, `candidates` (its origins) → `sessions` (who is connected) →
+//! `tls`.
 
 mod answers;
+mod candidates;
 pub mod listener;
 mod session;
 mod sessions;
+mod slots;
 mod tls;
+mod wire;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -5,20 +5,15 @@
 //! is dropped unanswered; a payload enters the log only with its checksum verified and its permits held.
 //! Not here: waiting for durability (`answers`), so that many blocks are in flight at once.
 
-use std::cmp::Reverse;
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use bytes::{Bytes, BytesMut};
-use garam_log::{Append, AppendBody, Claim as LogClaim, OriginState};
-use garam_proto::message::{self as m, ByeReason, Candidate, Message};
-use garam_proto::{
-    BlockHeader, Descriptor, FileMatch, Frame, FrameLimits, FrameReader, OriginId, PartitionId,
-    SessionId,
-};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use garam_log::{Append, AppendBody, Claim as LogClaim};
+use garam_proto::message::{self as m, ByeReason, Message};
+use garam_proto::{BlockHeader, Frame, OriginId, SessionId};
+use tokio::io::WriteHalf;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::timeout;
@@ -26,7 +21,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::answers::{self, Pending};
+use super::candidates;
 use super::sessions::{Newcomer, Registration};
+use super::slots::{Slot, Slots, lock};
+use super::wire::{Broken, Incoming, broken, say_bye, write_messages};
 use super::{Door, GatewayStats, PERMIT_BYTES, told, wall_clock_us};
 use crate::pki::{PeerIdentity, peer_identity};
 
@@ -34,10 +32,6 @@ use crate::pki::{PeerIdentity, peer_identity};
 const MAX_PENDING: usize = 4096;
 /// Messages waiting for the socket.
 const MAX_OUTGOING: usize = 256;
-/// Bytes that the candidates of one `OpenAck` may take: well below the largest header.
-const OPEN_ACK_BYTES: usize = 160 * 1024;
-/// How much the read buffer grows at a time.
-const READ_STEP: usize = 128 * 1024;
 
 /// How a connection ended.
 pub(super) enum SessionEnd {
@@ -51,27 +45,6 @@ pub(super) enum SessionEnd {
         host: String,
         why: String,
     },
-}
-
-/// An origin on this connection.
-pub(super) struct Slot {
-    pub(super) claim: LogClaim,
-    /// Set once the claim is durable.
-    pub(super) partition: OnceLock<PartitionId>,
-    /// The number of the last answer about this slot.
-    pub(super) answer: AtomicU64,
-}
-
-pub(super) type Slots = Arc<Mutex<HashMap<u32, Arc<Slot>>>>;
-
-/// What an agent did that no agent may do, or that this core cannot serve.
-struct Broken {
-    reason: ByeReason,
-    text: String,
-}
-
-fn broken(text: impl Into<String>) -> Broken {
-    Broken { reason: ByeReason::Protocol, text: text.into() }
 }
 
 pub(super) async fn run(
@@ -258,7 +231,7 @@ impl Session {
             Message::Part(part) => self.part(part, payload, pending).await?,
             Message::Claim(claim) => self.claim(claim, pending).await?,
             Message::Open(open) => {
-                let answer = self.open(open)?;
+                let answer = self.open(&open)?;
                 send(outgoing, answer.into()).await?;
             }
             Message::Gap(gap) => {
@@ -286,41 +259,12 @@ impl Session {
         }
         Ok(true)
     }
-
-    fn open(&self, open: m::Open) -> Result<m::OpenAck, Broken> {
+    fn open(&self, open: &m::Open) -> Result<m::OpenAck, Broken> {
         if open.queries.len() > m::MAX_OPENS {
-            return Err(broken(format!(
-                "{} queries in one open, at most {}",
-                open.queries.len(),
-                m::MAX_OPENS
-            )));
+            let asked = open.queries.len();
+            return Err(broken(format!("{asked} queries in one open, at most {}", m::MAX_OPENS)));
         }
-        let share = OPEN_ACK_BYTES / open.queries.len().max(1);
-        let candidates = open.queries.iter().map(|query| self.candidates(query, share)).collect();
-        Ok(m::OpenAck { number: open.number, candidates })
-    }
-
-    /// The origins that may be the one asked for, the likeliest first, within `share` bytes. A file that has rotated for days
-    /// has many origins under one path; those of the same inode and birth come first, so the one that counts is among them.
-    fn candidates(&self, query: &m::OpenQuery, share: usize) -> Vec<Candidate> {
-        let found = self.door.log.candidates(&query.stream, self.identity.agent, &query.descriptor);
-        // A stream that is not configured holds no origins; the claim that follows is told so.
-        let mut found = found.unwrap_or_default();
-        found.sort_by_key(|state| {
-            (
-                is_other(&state.descriptor, &query.descriptor),
-                state.retired,
-                Reverse(state.source_epoch),
-            )
-        });
-        let mut left = share;
-        let mut fits = |state: &OriginState| {
-            let size = candidate_bytes(state);
-            let fits = size <= left || left == share;
-            left = left.saturating_sub(size);
-            fits
-        };
-        found.into_iter().take_while(|state| fits(state)).map(candidate).collect()
+        Ok(candidates::answer(&*self.door.log, self.identity.agent, open))
     }
 
     async fn claim(
@@ -459,138 +403,11 @@ impl Session {
     }
 }
 
-/// Reads frames off the socket.
-struct Incoming {
-    reader: ReadHalf<TlsStream<TcpStream>>,
-    frames: FrameReader,
-    buffer: BytesMut,
-}
-
-impl Incoming {
-    fn new(reader: ReadHalf<TlsStream<TcpStream>>) -> Self {
-        let frames = FrameReader::new(FrameLimits::GREETING);
-        Self { reader, frames, buffer: BytesMut::new() }
-    }
-
-    /// The first frame, which must be a `Hello` under tight limits.
-    async fn hello(&mut self) -> Result<m::Hello, String> {
-        let frame = self.next().await.map_err(|broke| broke.text)?;
-        let frame = frame.ok_or("closed before a greeting")?;
-        let Message::Hello(hello) = Message::decode(&frame).map_err(|e| e.to_string())? else {
-            return Err("the first message is not a greeting".into());
-        };
-        if hello.magic != m::MAGIC {
-            return Err("the greeting is not Garam's".into());
-        }
-        self.frames.set_limits(FrameLimits::SESSION);
-        Ok(hello)
-    }
-
-    /// The next frame; `None` at an orderly end. Cancel-safe: bytes read stay in the buffer.
-    async fn next(&mut self) -> Result<Option<Frame>, Broken> {
-        loop {
-            if let Some(frame) =
-                self.frames.next(&mut self.buffer).map_err(|e| broken(e.to_string()))?
-            {
-                return Ok(Some(frame));
-            }
-            self.buffer.reserve(READ_STEP);
-            match self.reader.read_buf(&mut self.buffer).await {
-                Ok(0) => return Ok(None),
-                Ok(_) => {}
-                // A cut connection is everyday life: the agent comes back.
-                Err(error) => {
-                    tracing::debug!(%error, "connection lost");
-                    return Ok(None);
-                }
-            }
-        }
-    }
-}
-
-/// Writes messages as they come, flushing when none is waiting.
-async fn write_messages(
-    mut writer: WriteHalf<TlsStream<TcpStream>>,
-    mut messages: mpsc::Receiver<Message>,
-) {
-    while let Some(message) = messages.recv().await {
-        let mut next = Some(message);
-        while let Some(message) = next {
-            if let Err(error) = write_message(&mut writer, &message).await {
-                tracing::debug!(%error, message = message.name(), "cannot write to the agent");
-                return;
-            }
-            next = messages.try_recv().ok();
-        }
-        if writer.flush().await.is_err() {
-            return;
-        }
-    }
-    if let Err(error) = writer.shutdown().await {
-        tracing::debug!(%error, "connection was already closed");
-    }
-}
-
-async fn write_message(
-    writer: &mut WriteHalf<TlsStream<TcpStream>>,
-    message: &Message,
-) -> std::io::Result<()> {
-    let bytes = message.encode(0).map_err(std::io::Error::other)?;
-    writer.write_all(&bytes).await
-}
-
-/// A goodbye before there is a session.
-async fn say_bye(writer: &mut WriteHalf<TlsStream<TcpStream>>, reason: ByeReason, text: &str) {
-    let bye = Message::Bye(m::Bye { reason, text: text.into() });
-    let said = async {
-        write_message(writer, &bye).await?;
-        writer.flush().await?;
-        writer.shutdown().await
-    };
-    if let Err(error) = said.await {
-        tracing::debug!(%error, "the agent was gone before the goodbye");
-    }
-}
-
 fn identify(stream: &TlsStream<TcpStream>) -> Result<PeerIdentity, String> {
     let (_, connection) = stream.get_ref();
     let leaf = connection.peer_certificates().and_then(<[_]>::first);
     let leaf = leaf.ok_or("no client certificate")?;
     peer_identity(leaf).map_err(|e| e.to_string())
-}
-
-fn candidate(state: OriginState) -> Candidate {
-    Candidate {
-        generation: state.origin.generation,
-        descriptor: state.descriptor,
-        lineage: state.lineage,
-        mark: state.mark,
-        tail_hash: state.tail_hash,
-        resume: state.resume,
-    }
-}
-
-/// Whether a registered descriptor is surely not the one asked for, as far as the core can tell without the file.
-fn is_other(registered: &Descriptor, asked: &Descriptor) -> bool {
-    match (registered, asked) {
-        (Descriptor::File(was), Descriptor::File(now)) => {
-            was.compare(now, true) != FileMatch::Exact
-        }
-        (was, now) => was != now,
-    }
-}
-
-/// About how many bytes a candidate takes in a message.
-fn candidate_bytes(state: &OriginState) -> usize {
-    let descriptor = match &state.descriptor {
-        Descriptor::File(file) => file.path.len(),
-        Descriptor::Database { server, timeline } => server.len() + timeline.len(),
-        Descriptor::Snapshot { table, first_key, low_watermark } => {
-            table.len() + first_key.len() + low_watermark.len()
-        }
-        Descriptor::Producer { key } => key.len(),
-    };
-    128 + descriptor + state.resume.as_ref().map_or(0, Vec::len)
 }
 
 async fn send(outgoing: &mpsc::Sender<Message>, message: Message) -> Result<(), Broken> {
@@ -602,10 +419,6 @@ async fn send(outgoing: &mpsc::Sender<Message>, message: Message) -> Result<(), 
 async fn enqueue(pending: &mpsc::Sender<Pending>, request: Pending) -> Result<(), Broken> {
     let gone = |_| Broken { reason: ByeReason::Unavailable, text: "the answers stopped".into() };
     pending.send(request).await.map_err(gone)
-}
-
-pub(super) fn lock(slots: &Slots) -> std::sync::MutexGuard<'_, HashMap<u32, Arc<Slot>>> {
-    slots.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn random_u64() -> u64 {

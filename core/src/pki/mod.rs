@@ -36,7 +36,7 @@ const SERVER_RENEW: Duration = Duration::from_secs(60 * 24 * 3600);
 /// What can go wrong with certificates.
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
-    #[error("{} exists already: a certificate authority is never overwritten; use another folder", .0.display())]
+    #[error("{} exists already and is never overwritten: choose another folder", .0.display())]
     Exists(PathBuf),
     #[error("no certificate authority in {}: run `garam ca init` first", .0.display())]
     Missing(PathBuf),
