@@ -121,7 +121,8 @@ async fn an_older_flow_cannot_bind_records_any_more() {
     world.live_on().await;
     world.lock().log.push(lines("flip good"));
     world.changed.notify_waiters();
-    fenced(zombie).await;
+    let failure = fenced(zombie).await;
+    assert!(failure.to_string().contains("quarantine of this pipeline has a newer owner"));
     assert_eq!(reasons(&world), []);
     // Life 4: even, so that `flip` is good.
     world.be_born();
