@@ -4,7 +4,7 @@
 
 use std::cmp::Reverse;
 
-use garam_log::{Log, OriginState};
+use garam_log::{Log, LogError, OriginState};
 use garam_proto::message::{self as m, Candidate};
 use garam_proto::{AgentId, Descriptor, FileMatch};
 
@@ -12,18 +12,32 @@ use garam_proto::{AgentId, Descriptor, FileMatch};
 const OPEN_ACK_BYTES: usize = 160 * 1024;
 
 /// Answers every query of an `Open`, in its order.
-pub(super) fn answer(log: &dyn Log, agent: AgentId, open: &m::Open) -> m::OpenAck {
+///
+/// A log that cannot tell is an error, never an empty list: the agent would take a file it has shipped for a new one.
+pub(super) fn answer(
+    log: &dyn Log,
+    agent: AgentId,
+    open: &m::Open,
+) -> Result<m::OpenAck, LogError> {
     let share = OPEN_ACK_BYTES / open.queries.len().max(1);
-    let candidates = open.queries.iter().map(|query| likeliest(log, agent, query, share)).collect();
-    m::OpenAck { number: open.number, candidates }
+    let candidates = open.queries.iter().map(|query| likeliest(log, agent, query, share));
+    Ok(m::OpenAck { number: open.number, candidates: candidates.collect::<Result<_, _>>()? })
 }
 
 /// The origins that may be the one asked for, the likeliest first, within `share` bytes. A file that has rotated for days
 /// has many origins under one path; those of the same inode and birth come first, so the one that counts is among them.
-fn likeliest(log: &dyn Log, agent: AgentId, query: &m::OpenQuery, share: usize) -> Vec<Candidate> {
-    let found = log.candidates(&query.stream, agent, &query.descriptor);
-    // A stream that is not configured holds no origins; the claim that follows is told so.
-    let mut found = found.unwrap_or_default();
+fn likeliest(
+    log: &dyn Log,
+    agent: AgentId,
+    query: &m::OpenQuery,
+    share: usize,
+) -> Result<Vec<Candidate>, LogError> {
+    let mut found = match log.candidates(&query.stream, agent, &query.descriptor) {
+        Ok(found) => found,
+        // A stream that is not configured holds no origins; the claim that follows is told so.
+        Err(LogError::UnknownStream { .. }) => Vec::new(),
+        Err(error) => return Err(error),
+    };
     found.sort_by_key(|state| {
         (is_other(&state.descriptor, &query.descriptor), state.retired, Reverse(state.source_epoch))
     });
@@ -34,7 +48,7 @@ fn likeliest(log: &dyn Log, agent: AgentId, query: &m::OpenQuery, share: usize) 
         left = left.saturating_sub(size);
         fits
     };
-    found.into_iter().take_while(|state| fits(state)).map(candidate).collect()
+    Ok(found.into_iter().take_while(|state| fits(state)).map(candidate).collect())
 }
 
 fn candidate(state: OriginState) -> Candidate {

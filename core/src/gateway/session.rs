@@ -264,7 +264,8 @@ impl Session {
             let asked = open.queries.len();
             return Err(broken(format!("{asked} queries in one open, at most {}", m::MAX_OPENS)));
         }
-        Ok(candidates::answer(&*self.door.log, self.identity.agent, open))
+        candidates::answer(&*self.door.log, self.identity.agent, open)
+            .map_err(|error| Broken { reason: ByeReason::Unavailable, text: error.to_string() })
     }
 
     async fn claim(
