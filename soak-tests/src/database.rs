@@ -117,7 +117,7 @@ pub(crate) async fn damaged_copy(
         .fetch_one(&mut connection)
         .await?;
     anyhow::ensure!(rows > 0, "nothing was delivered, so there is nothing to damage");
-    let nth = fastrand::Rng::with_seed(seed).i64(..rows);
+    let nth = fastrand::Rng::with_seed(seed).i64(0..rows);
     let victim: i64 = sqlx::query_scalar(NTH).bind(nth).fetch_one(&mut connection).await?;
     let damage = match canary {
         Canary::Lose => LOSE,

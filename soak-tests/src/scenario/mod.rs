@@ -148,9 +148,7 @@ async fn torment(
             sleep_until(moment.min(Instant::now() + GLANCE)).await;
             if told.elapsed() >= TELL_EVERY {
                 told = Instant::now();
-                let written = generator.tally().records.load(Ordering::Relaxed);
-                let seconds = began.elapsed().as_secs();
-                say(&format!("{seconds:>4} s  {written} written, {records} in, {struck} faults"));
+                tell(rig, generator, began, struck).await;
             }
         }
         let Some(fault) = next else { return Ok(struck) };
@@ -162,6 +160,16 @@ async fn torment(
         }
         struck += u64::from(striker.strike(rig, fault.action).await?);
     }
+}
+
+async fn tell(rig: &Rig, generator: &Generator, began: Instant, struck: u64) {
+    let written = generator.tally().records.load(Ordering::Relaxed);
+    let seconds = began.elapsed().as_secs();
+    let arrived = match admin::status(rig.ground.admin).await {
+        Ok(status) => format!("{} accounted for", status.counters().settled()),
+        Err(_not_answering) => "the core does not answer".into(),
+    };
+    say(&format!("{seconds:>4} s  {written} written, {arrived}, {struck} faults"));
 }
 
 /// Waits until as many records are accounted for as were written, or nothing comes any more.
