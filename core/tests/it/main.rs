@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
 mod client;
+mod command_line;
 mod configuration;
 mod core_under_test;
 mod door;

@@ -1,0 +1,127 @@
+//! The command line as an operator or a program meets it: output and exit codes are public and stable.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use expect_test::expect;
+use tempfile::TempDir;
+
+struct Shell {
+    folder: TempDir,
+}
+
+impl Shell {
+    fn new(config: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config.replace("DIR", &folder.path().display().to_string());
+        std::fs::write(folder.path().join("garam.toml"), config).unwrap();
+        Self { folder }
+    }
+
+    fn garam(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_garam"))
+            .arg("--config")
+            .arg(self.folder.path().join("garam.toml"))
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .env("NO_COLOR", "1")
+            .output()
+            .unwrap()
+    }
+
+    /// Exit code and what was said on stderr, with the folder's name taken out.
+    fn fails(&self, arguments: &[&str]) -> (i32, String) {
+        let output = self.garam(arguments);
+        let text = String::from_utf8(output.stderr).unwrap();
+        (
+            output.status.code().unwrap(),
+            text.replace(&self.folder.path().display().to_string(), "DIR"),
+        )
+    }
+
+    fn says(&self, arguments: &[&str]) -> String {
+        let output = self.garam(arguments);
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.replace(&self.folder.path().display().to_string(), "DIR")
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+const PIPELINE: &str = "data_dir = \"DIR/core\"\n[gateway]\nlisten = \"127.0.0.1:7470\"\n[admin]\nlisten = \"127.0.0.1:1\"\n\
+[stream.orders.contract]\nformat = \"json\"\n[stream.orders.contract.columns]\nid = \"bigint not null\"\n\
+[pipeline.p]\nfrom = \"orders\"\n[pipeline.p.to.sqlite]\npath = \"DIR/orders.sqlite\"\ntable = \"orders\"\n";
+
+#[test]
+fn check_prints_a_stable_plan() {
+    let shell = Shell::new(PIPELINE);
+    expect![[r#"
+        {"admin":"127.0.0.1:1","connected":false,"data_dir":"DIR/core","gateway":"127.0.0.1:7470","pipelines":[{"from":"orders","name":"p","to":"sqlite DIR/orders.sqlite table orders"}],"pki_dir":"DIR/core/pki","streams":[{"columns":["id"],"name":"orders","partitions":1,"quota_bytes":21474836480,"retain_s":86400}]}
+    "#]]
+    .assert_eq(&shell.says(&["check", "-o", "json"]));
+    let table = shell.says(&["check"]);
+    assert!(table.contains("orders → sqlite DIR/orders.sqlite table orders"), "{table}");
+}
+
+#[test]
+fn each_kind_of_trouble_has_its_exit_code() {
+    let shell = Shell::new(PIPELINE);
+    let (code, text) = shell.fails(&["run"]);
+    assert_eq!(
+        (code, text.as_str()),
+        (78, "garam: no certificate authority in DIR/core/pki: run `garam ca init` first\n")
+    );
+    let (code, text) = shell.fails(&["status"]);
+    assert_eq!(code, 4, "{text}");
+    assert!(text.contains("no core answers at 127.0.0.1:1"), "{text}");
+    let (code, text) = shell.fails(&["log", "inspect"]);
+    assert_eq!(code, 3, "{text}");
+    let (code, text) = shell.fails(&["dlq", "ls", "nobody"]);
+    assert_eq!(
+        (code, text.as_str()),
+        (3, "garam: pipeline nobody is not configured; there is p\n")
+    );
+    assert_eq!(shell.fails(&["no-such-verb"]).0, 2);
+    std::fs::write(shell.path().join("garam.toml"), "data_dir = 3\n").unwrap();
+    let (code, text) = shell.fails(&["check"]);
+    assert_eq!(code, 78, "{text}");
+    assert!(text.contains("line 1, column 12"), "{text}");
+}
+
+#[test]
+fn an_agent_gets_an_identity_once() {
+    let shell = Shell::new(PIPELINE);
+    shell.says(&["ca", "init"]);
+    assert_eq!(shell.fails(&["ca", "init"]).0, 6, "an authority is never overwritten");
+    let issued: serde_json::Value = serde_json::from_str(
+        &shell.says(&["agent", "issue", "web-01", "--out", "web-01", "-o", "json"]),
+    )
+    .unwrap();
+    assert_eq!(issued["host"], "web-01");
+    for file in ["ca.pem", "cert.pem", "key.pem"] {
+        assert!(shell.path().join("web-01").join(file).is_file(), "{file}");
+    }
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = std::fs::metadata(shell.path().join("web-01/key.pem")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(shell.fails(&["agent", "issue", "web-01", "--out", "web-01"]).0, 6);
+    assert_eq!(shell.fails(&["agent", "issue", "../evil", "--out", "evil"]).0, 78);
+    let listed: serde_json::Value =
+        serde_json::from_str(&shell.says(&["agent", "ls", "-o", "json"])).unwrap();
+    assert_eq!(listed[0]["agent"], issued["agent"]);
+    assert_eq!(shell.says(&["agent", "ls", "-o", "name"]), "web-01\n");
+}
+
+#[test]
+fn completions_and_the_manual_are_printed() {
+    let shell = Shell::new(PIPELINE);
+    assert!(shell.says(&["completions", "bash"]).contains("_garam"));
+    assert!(shell.says(&["man"]).contains(".TH garam"));
+}
