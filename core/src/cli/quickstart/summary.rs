@@ -96,14 +96,16 @@ impl Summary {
     }
 
     pub(super) fn text(&self, ground: &Ground) -> String {
-        let config = ground.core_config.display();
+        let program = std::env::current_exe()
+            .map_or_else(|_| "garam".into(), |path| path.display().to_string());
+        let garam = format!("{program} -c {}", ground.core_config.display());
         format!(
             "\n{verdict}\n  read         {} records, {} from {} files\n  delivered    {}\n  quarantined  {}\n  dropped      {}\n  \
              gap          {} bytes\n  lost         {}\n  duplicated   {}\n\n\
              The data is in {} (table {TABLE}, {} rows over all runs); run again and it continues.\nTry:\n  \
-             garam -c {config} query \"select _path, count(*) from {TABLE} group by 1 order by 2 desc\"\n  \
-             garam -c {config} log inspect --origins\n  \
-             garam -c {config} dlq ls\n",
+             {garam} query \"select _path, count(*) from {TABLE} group by 1 order by 2 desc\"\n  \
+             {garam} log inspect --origins\n  \
+             {garam} dlq ls\n",
             self.read,
             bytes(self.bytes_read),
             self.files,
