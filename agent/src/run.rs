@@ -80,6 +80,8 @@ async fn agent(plan: Plan, loaded: Loaded) -> Result<(), AgentError> {
         host: host_name(),
     };
     let host = settings.host.clone();
+    // Kept open here, so that the engine is the first thread to end when it is told to stop.
+    let (_jobs, _snapshots) = (jobs.clone(), snapshots.clone());
     let engine =
         Engine::new(settings, Box::new(source), entries, pool.clone(), snapshots, Instant::now());
     let reactor = tokio::runtime::Handle::current();
@@ -113,10 +115,11 @@ async fn agent(plan: Plan, loaded: Loaded) -> Result<(), AgentError> {
         "agent started"
     );
 
+    // The compressor and the writer return once the engine has let go of them: of those two only a panic is news.
     let ended = tokio::select! {
         ended = engine => ended.map_err(|_| "engine"),
-        _ = compress => Err("compress"),
-        _ = state => Err("state"),
+        Err(_) = compress => Err("compress"),
+        Err(_) = state => Err("state"),
     };
     ended.map_err(|what| AgentError::ThreadEnded { what })?;
     stop.send_replace(true);
@@ -138,7 +141,7 @@ fn thread(
         .spawn(move || {
             work();
             // Nobody waits any more when the agent is already ending.
-            drop(done.send(()));
+            done.send(()).ok();
         })
         .map_err(|source| AgentError::Thread { what, source })?;
     Ok(ended)

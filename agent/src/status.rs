@@ -72,7 +72,7 @@ pub fn socket_path(state_dir: &Path) -> PathBuf {
 pub fn bind(state_dir: &Path) -> std::io::Result<UnixListener> {
     let path = socket_path(state_dir);
     match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => UnixListener::bind(path),
     }
 }

@@ -22,6 +22,12 @@ impl Engine {
     pub(super) fn claim(&mut self, id: Id, outbox: &mut Outbox<'_>) -> Next {
         let Some(origin) = self.origins.get_mut(&id) else { return Next::Gone };
         let Some(lineage) = origin.lineage else { return Next::Answer };
+        // Registered with the head it has now: it may have been empty when it was met.
+        if origin.reason == ClaimReason::New
+            && let Some(Ok(descriptor)) = origin.handle.map(|handle| self.source.describe(handle))
+        {
+            origin.descriptor = descriptor;
+        }
         self.next_slot += 1;
         let slot = self.next_slot;
         origin.stage = Stage::Claiming { slot };
@@ -63,7 +69,7 @@ impl Engine {
         );
         self.slots.remove(&ack.slot);
         origin.stage = Stage::Held { until: now + pause };
-        self.schedule.insert((now + pause, id));
+        self.schedule.set(id, now + pause);
     }
 
     pub(super) fn repositioned(&mut self, reposition: Reposition, now: Instant) {
@@ -115,7 +121,7 @@ impl Engine {
                 // Unreadable now; the claim is made again, and with it this decision.
                 tracing::warn!(file = label, %error, "cannot read file back, trying again");
                 origin.stage = Stage::Held { until: now + HELD_RETRY };
-                self.schedule.insert((now + HELD_RETRY, id));
+                self.schedule.set(id, now + HELD_RETRY);
             }
         }
     }

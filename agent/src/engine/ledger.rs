@@ -56,7 +56,7 @@ impl Saving {
 
 impl Engine {
     pub(super) fn save(&mut self, now: Instant) {
-        let stopping = self.stopping.is_some();
+        let stopping = self.stopping.is_some() && !self.saved.failing;
         if !self.saved.dirty || self.saved.in_progress || (now < self.saved.next && !stopping) {
             return;
         }

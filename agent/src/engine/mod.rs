@@ -19,6 +19,7 @@ mod ledger;
 mod meet;
 mod origin;
 mod read;
+mod schedule;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -32,6 +33,12 @@ use crate::ship::window::Windows;
 use crate::source::Source;
 use crate::status::{Status, Totals};
 use origin::{Id, Origin, Stage};
+use schedule::Schedule;
+
+/// How often a stopping engine looks whether it is done.
+const DRAIN_PULSE: Duration = Duration::from_millis(50);
+/// How much longer than its deadline a stop waits for the checkpoint.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// What reaches the engine from outside.
 #[derive(Debug)]
@@ -129,7 +136,7 @@ pub struct Engine {
     next_slot: u32,
     next_open: u64,
     slots: HashMap<u32, Id>,
-    schedule: BTreeSet<(Instant, Id)>,
+    schedule: Schedule,
     waiting: HashSet<Id>,
     asks: BTreeSet<Id>,
     asked: HashMap<u64, Vec<Id>>,
@@ -143,6 +150,7 @@ pub struct Engine {
     stopping: Option<Instant>,
     started: Instant,
     totals: Totals,
+    read_before: u64,
 }
 
 impl Engine {
@@ -165,7 +173,7 @@ impl Engine {
             next_slot: 0,
             next_open: 0,
             slots: HashMap::new(),
-            schedule: BTreeSet::new(),
+            schedule: Schedule::default(),
             waiting: HashSet::new(),
             asks: BTreeSet::new(),
             asked: HashMap::new(),
@@ -178,6 +186,7 @@ impl Engine {
             stopping: None,
             started: now,
             totals: Totals::default(),
+            read_before: 0,
         }
     }
 
@@ -206,30 +215,28 @@ impl Engine {
     pub fn step(&mut self, now: Instant, outbox: &mut Outbox<'_>) -> Wake {
         if now >= self.search_at && self.stopping.is_none() {
             self.search(now);
+            self.rest();
             self.search_at = now + self.settings.discover;
         }
         let mut blocked = self.announce_connection(outbox);
-        let due: Vec<_> = self.schedule.range(..=(now, Id(u64::MAX))).copied().collect();
-        for visit in due {
+        for id in self.schedule.due(now) {
             if self.connection.is_some() && !outbox.has_room() {
                 blocked = true;
                 break;
             }
-            self.schedule.remove(&visit);
-            let next = self.attend(visit.1, now, outbox);
-            self.plan(visit.1, next);
+            self.schedule.remove(id);
+            let next = self.attend(id, now, outbox);
+            self.plan(id, next, now);
         }
         if !self.asks.is_empty() && self.connection.is_some() && self.stopping.is_none() {
             blocked |= !outbox.has_room();
             self.ask(outbox);
         }
         self.save(now);
-        let mut at = self.search_at.min(self.saved.due(now));
-        if !blocked && let Some(&(first, _)) = self.schedule.first() {
+        let search_at = if self.stopping.is_some() { now + DRAIN_PULSE } else { self.search_at };
+        let mut at = search_at.min(self.saved.due(now));
+        if !blocked && let Some(first) = self.schedule.first() {
             at = at.min(first);
-        }
-        if let Some(deadline) = self.stopping {
-            at = at.min(deadline);
         }
         Wake { at: at.max(now), blocked }
     }
@@ -238,34 +245,42 @@ impl Engine {
     pub fn is_finished(&self, now: Instant) -> bool {
         let Some(deadline) = self.stopping else { return false };
         let drained = self.connection.is_none() || self.origins.values().all(|o| o.sent.is_empty());
-        let late = now >= deadline;
-        (drained && self.saved.is_clean())
-            || (late && now >= deadline + Duration::from_secs(2))
-            || (late && self.saved.is_clean())
+        let told = self.saved.is_clean() || self.saved.is_failing();
+        (drained || now >= deadline) && (told || now >= deadline + GRACE)
     }
 
-    fn plan(&mut self, id: Id, next: Next) {
+    fn plan(&mut self, id: Id, next: Next, now: Instant) {
         match next {
             Next::At(at) => {
-                self.schedule.insert((at, id));
+                self.schedule.set(id, at);
             }
+            // Also without room it is looked at: what is truncated meanwhile must be seen.
             Next::Window => {
                 self.waiting.insert(id);
+                self.schedule.set(id, now + self.settings.poll);
             }
             Next::Answer => {}
             Next::Gone => self.forget(id),
         }
     }
 
+    /// Frees the buffers when nothing was read since the last search.
+    fn rest(&mut self) {
+        let read = std::mem::replace(&mut self.read_before, self.totals.bytes_read);
+        if read == self.totals.bytes_read {
+            self.pool.shrink();
+        }
+    }
+
     /// Brings a visit forward to now.
     fn visit(&mut self, id: Id, now: Instant) {
         self.waiting.remove(&id);
-        self.schedule.insert((now, id));
+        self.schedule.set(id, now);
     }
 
     fn wake_waiting(&mut self, now: Instant) {
         for id in self.waiting.drain() {
-            self.schedule.insert((now, id));
+            self.schedule.set(id, now);
         }
     }
 
@@ -285,7 +300,7 @@ impl Engine {
         for (number, id) in (0u32..).zip(ids) {
             let idle = self.origins.get(&id).is_some_and(|o| o.seen_end <= o.cut.position);
             let pause = if idle { Duration::from_millis(2) * number } else { Duration::ZERO };
-            self.schedule.insert((now + pause, id));
+            self.schedule.set(id, now + pause);
         }
     }
 
@@ -302,7 +317,7 @@ impl Engine {
         self.schedule.clear();
         for (&id, origin) in &mut self.origins {
             origin.disconnected();
-            self.schedule.insert((now, id));
+            self.schedule.set(id, now);
         }
     }
 
@@ -357,6 +372,7 @@ impl Engine {
         }
         self.asks.remove(&id);
         self.waiting.remove(&id);
+        self.schedule.remove(id);
         self.saved.mark_dirty();
     }
 }

@@ -134,9 +134,19 @@ impl Origin {
         if let Some(lost) = self.lost {
             return self.sent.is_empty() && self.acked.position >= lost.end;
         }
+        if self.is_unborn() || self.troubled {
+            return self.troubled || self.exhausted_at.is_some_and(|at| at >= since);
+        }
         let exhausted = self.exhausted_at.is_some_and(|at| at >= since);
         exhausted && self.sent.is_empty() && matches!(self.stage, Stage::Open { .. })
-            || self.troubled
+    }
+
+    /// Empty and never claimed: it is asked for and claimed when there is something to read.
+    pub(super) fn is_unborn(&self) -> bool {
+        self.reason == ClaimReason::New
+            && matches!(self.stage, Stage::Asking | Stage::Unclaimed)
+            && self.lost.is_none()
+            && self.seen_end == 0
     }
 
     pub(super) fn slot(&self) -> Option<(u32, u64, u32)> {

@@ -26,7 +26,7 @@ impl Engine {
             return Next::At(now + self.interval(id, now));
         }
         match origin.stage {
-            Stage::Asking if origin.seen_end == 0 => Next::At(now + self.interval(id, now)),
+            _ if origin.is_unborn() => Next::At(now + self.interval(id, now)),
             Stage::Asking => {
                 self.asks.insert(id);
                 Next::Answer
@@ -52,6 +52,9 @@ impl Engine {
                 origin.unlinked = look.unlinked;
                 origin.left = look.left;
                 origin.troubled = false;
+                if origin.is_unborn() {
+                    origin.exhausted_at = Some(now);
+                }
                 None
             }
             Ok(Seen::Broken(reason)) => {

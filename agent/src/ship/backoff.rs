@@ -23,7 +23,7 @@ impl Backoff {
     }
 
     /// The next pause: anything between the shortest and three times the last one.
-    pub fn next(&mut self) -> Duration {
+    pub fn pause(&mut self) -> Duration {
         let high = (self.last * 3).min(LONGEST);
         let span = high.saturating_sub(SHORTEST).as_secs_f64();
         self.last = SHORTEST + Duration::from_secs_f64(span * self.random.f64());
@@ -45,12 +45,12 @@ mod tests {
         let mut backoff = Backoff::new(fastrand::Rng::with_seed(7));
         let mut longest = Duration::ZERO;
         for _ in 0..1_000 {
-            let pause = backoff.next();
+            let pause = backoff.pause();
             assert!((SHORTEST..=LONGEST).contains(&pause), "{pause:?}");
             longest = longest.max(pause);
         }
         assert!(longest > Duration::from_secs(10));
         backoff.reset();
-        assert!(backoff.next() <= SHORTEST * 3);
+        assert!(backoff.pause() <= SHORTEST * 3);
     }
 }

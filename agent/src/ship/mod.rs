@@ -66,12 +66,12 @@ impl Shipper {
                             | ByeReason::Denied
                             | ByeReason::Version,
                         ) => backoff.refused(),
-                        _ => backoff.next(),
+                        _ => backoff.pause(),
                     };
                     (pause, ended.to_string())
                 }
                 Err(error) => {
-                    let pause = if error.is_final() { backoff.refused() } else { backoff.next() };
+                    let pause = if error.is_final() { backoff.refused() } else { backoff.pause() };
                     (pause, error.to_string())
                 }
             };

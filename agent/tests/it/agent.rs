@@ -101,10 +101,6 @@ impl Host {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    pub(crate) fn pid(&self) -> Option<u32> {
-        self.child.as_ref().map(Child::id)
-    }
-
     pub(crate) fn exit_code(&mut self) -> Option<i32> {
         let mut code = None;
         let child = self.child.as_mut().unwrap();

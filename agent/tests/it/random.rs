@@ -1,1 +1,158 @@
-//! x
+//! Random histories of files and agents: whatever was readable arrives once.
+//!
+//! Steps that destroy content (truncate, rewrite, unlink) wait until it was shipped, since what is destroyed unread is a
+//! gap and not a delivery; everything else happens at any moment.
+
+use std::fs;
+use std::io::Write;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+use crate::agent::Host;
+use crate::core::Core;
+use crate::oracle::Oracle;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Append(usize),
+    /// Half a line now, its end with the next step of this kind or at the end.
+    Half,
+    Rotate,
+    CopyTruncate,
+    Rewrite(usize),
+    Unlink,
+    Cut,
+    Kill,
+    Restart,
+    LoseState,
+    Settle,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (1usize..400).prop_map(Step::Append),
+        2 => Just(Step::Half),
+        3 => Just(Step::Rotate),
+        1 => Just(Step::CopyTruncate),
+        1 => (1usize..300).prop_map(Step::Rewrite),
+        1 => Just(Step::Unlink),
+        2 => Just(Step::Cut),
+        2 => Just(Step::Kill),
+        2 => Just(Step::Restart),
+        1 => Just(Step::LoseState),
+        1 => Just(Step::Settle),
+    ]
+}
+
+#[test]
+fn random_histories_deliver_every_line_once() {
+    let config = Config { cases: 12, failure_persistence: None, ..Config::default() };
+    let mut runner = TestRunner::new(config);
+    runner
+        .run(&proptest::collection::vec(step(), 5..30), |steps| {
+            play(&steps);
+            Ok(())
+        })
+        .unwrap();
+}
+
+struct Play {
+    core: Core,
+    host: Host,
+    oracle: Oracle,
+    half: Option<String>,
+    rotated: usize,
+    running: bool,
+}
+
+fn play(steps: &[Step]) {
+    let core = Core::start();
+    let host = Host::new(&core, "app.log*", "exclude = [\"*.copy\"]");
+    let mut play =
+        Play { core, host, oracle: Oracle::default(), half: None, rotated: 0, running: false };
+    for step in steps {
+        play.step(step);
+    }
+    play.finish_half();
+    play.start();
+    play.oracle.settle(&play.core);
+}
+
+impl Play {
+    fn step(&mut self, step: &Step) {
+        let path = self.host.log("app.log");
+        match step {
+            Step::Append(lines) => {
+                self.finish_half();
+                self.oracle.append(&path, *lines);
+            }
+            Step::Half => match self.half.take() {
+                Some(rest) => self.write(&rest),
+                None => {
+                    let line = self.oracle.line();
+                    let (now, later) = line.split_at(line.len() / 2);
+                    self.write(now);
+                    self.half = Some(format!("{later}\n"));
+                }
+            },
+            Step::Rotate => {
+                self.finish_half();
+                self.rotated += 1;
+                drop(fs::rename(&path, self.host.log(&format!("app.log.{}", self.rotated))));
+            }
+            Step::CopyTruncate => {
+                self.settle();
+                if fs::copy(&path, self.host.log("app.log.copy")).is_ok() {
+                    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
+                }
+            }
+            Step::Rewrite(lines) => {
+                self.settle();
+                let mut file = fs::File::create(&path).unwrap();
+                self.oracle.write(&mut file, *lines);
+            }
+            Step::Unlink => {
+                self.settle();
+                drop(fs::remove_file(&path));
+            }
+            Step::Cut => self.core.cut_connections(),
+            Step::Kill => {
+                self.host.kill();
+                self.running = false;
+            }
+            Step::Restart => self.start(),
+            Step::LoseState => {
+                self.host.kill();
+                self.running = false;
+                self.host.lose_state();
+            }
+            Step::Settle => self.settle(),
+        }
+    }
+
+    fn settle(&mut self) {
+        self.finish_half();
+        self.start();
+        self.oracle.settle(&self.core);
+    }
+
+    fn start(&mut self) {
+        if !self.running {
+            self.host.start();
+            self.running = true;
+        }
+    }
+
+    fn finish_half(&mut self) {
+        if let Some(rest) = self.half.take() {
+            self.write(&rest);
+        }
+    }
+
+    fn write(&mut self, text: &str) {
+        let path = self.host.log("app.log");
+        let mut file = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    }
+}

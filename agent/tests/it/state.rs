@@ -1,1 +1,253 @@
-//! x
+//! Kills, lost and damaged state, restored cores: where reading goes on.
+
+use std::fs;
+
+use garam_proto::message::ClaimReason;
+
+use crate::agent::{self, Host};
+use crate::core::{Core, eventually};
+use crate::oracle::Oracle;
+
+#[test]
+fn a_killed_agent_continues_with_and_without_its_state() {
+    let core = Core::start();
+    let mut host = Host::new(&core, "*.log", "");
+    let mut oracle = Oracle::default();
+    for round in 0..6 {
+        oracle.append(&host.log("a.log"), 300);
+        oracle.append(&host.log("b.log"), 3);
+        host.start();
+        if round % 2 == 0 {
+            oracle.settle(&core);
+        }
+        host.kill();
+        if round % 3 == 2 {
+            host.lose_state();
+        }
+    }
+    host.start();
+    oracle.settle(&core);
+    assert_eq!(core.state().origins.len(), 2, "no file became a second origin");
+}
+
+#[test]
+fn a_rotation_while_the_agent_was_down_loses_and_repeats_nothing() {
+    for (include, lose) in
+        [("app.log", false), ("app.log", true), ("app.log*", false), ("app.log*", true)]
+    {
+        let core = Core::start();
+        let mut host = Host::new(&core, include, "");
+        let mut oracle = Oracle::default();
+        let path = host.log("app.log");
+        oracle.append(&path, 100);
+        host.start();
+        oracle.settle(&core);
+        host.terminate();
+        oracle.append(&path, 50);
+        fs::rename(&path, host.log("app.log.1")).unwrap();
+        oracle.append(&path, 50);
+        if lose {
+            host.lose_state();
+        }
+        host.start();
+        oracle.settle(&core);
+        assert_eq!(core.lines("raw"), oracle.written, "{include}, state lost: {lose}");
+    }
+}
+
+#[test]
+fn a_new_file_in_a_reused_inode_is_a_new_file_even_with_an_equal_head() {
+    for lose in [false, true] {
+        let core = Core::start();
+        let mut host = Host::new(&core, "*.log", "");
+        let mut oracle = Oracle::default();
+        let path = host.log("a.log");
+        let header = format!("#{}\n", "h".repeat(3000));
+        fs::write(&path, &header).unwrap();
+        oracle.written.push(header.trim_end().into());
+        oracle.append(&path, 200);
+        host.start();
+        oracle.settle(&core);
+        host.terminate();
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, &header).unwrap();
+        oracle.written.push(header.trim_end().into());
+        oracle.append(&path, 300);
+        if lose {
+            host.lose_state();
+        }
+        host.start();
+        oracle.settle(&core);
+    }
+}
+
+#[test]
+fn a_file_rewritten_while_the_agent_was_down_is_read_anew() {
+    for lose in [false, true] {
+        let core = Core::start();
+        let mut host = Host::new(&core, "*.log", "");
+        let mut oracle = Oracle::default();
+        let path = host.log("a.log");
+        oracle.append(&path, 200);
+        host.start();
+        oracle.settle(&core);
+        host.terminate();
+        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
+        oracle.append(&path, 300);
+        if lose {
+            host.lose_state();
+        }
+        host.start();
+        oracle.settle(&core);
+    }
+}
+
+#[test]
+fn an_older_checkpoint_is_overruled_by_the_cores_mark() {
+    let core = Core::start();
+    let mut host = Host::new(&core, "*.log", "");
+    let mut oracle = Oracle::default();
+    oracle.append(&host.log("a.log"), 100);
+    host.start();
+    oracle.settle(&core);
+    host.terminate();
+    let old = fs::read(host.state().join("checkpoint")).unwrap();
+    oracle.append(&host.log("a.log"), 100);
+    host.start();
+    oracle.settle(&core);
+    host.terminate();
+    fs::write(host.state().join("checkpoint"), old).unwrap();
+    oracle.append(&host.log("a.log"), 100);
+    host.start();
+    oracle.settle(&core);
+    assert_eq!(core.state().origins.len(), 1);
+}
+
+#[test]
+fn a_restored_core_is_sent_again_what_it_forgot() {
+    let core = Core::start();
+    let mut host = Host::new(&core, "*.log", "");
+    let mut oracle = Oracle::default();
+    oracle.append(&host.log("a.log"), 100);
+    host.start();
+    oracle.settle(&core);
+    let backup = core.state().origins.clone();
+    oracle.append(&host.log("a.log"), 100);
+    oracle.append(&host.log("younger.log"), 100);
+    oracle.settle(&core);
+    core.state().origins = backup;
+    core.cut_connections();
+    // Nothing new is written: idle files are claimed again too.
+    oracle.settle(&core);
+    host.kill();
+    core.state().origins.clear();
+    host.start();
+    oracle.settle(&core);
+}
+
+#[test]
+fn a_core_that_holds_other_content_gets_a_branch_from_the_own_frontier() {
+    let core = Core::start();
+    let mut host = Host::new(&core, "*.log", "");
+    let mut oracle = Oracle::default();
+    let path = host.log("a.log");
+    oracle.append(&path, 100);
+    host.start();
+    oracle.settle(&core);
+    host.terminate();
+    let mark = fs::metadata(&path).unwrap().len() as u128;
+    // A clone of this host shipped other bytes under the same generation.
+    for held in core.state().origins.values_mut() {
+        held.mark += 500;
+        held.tail_hash = 4711;
+    }
+    oracle.append(&path, 100);
+    host.start();
+    oracle.settle(&core);
+    let state = core.state();
+    let branch = state.origins.values().find(|held| held.reason == ClaimReason::Branched).unwrap();
+    assert_eq!(branch.start, mark);
+}
+
+#[test]
+fn another_stream_in_the_configuration_continues_from_the_checkpoint() {
+    let core = Core::start();
+    let mut host = Host::new(&core, "*.log", "");
+    let mut oracle = Oracle::default();
+    oracle.append(&host.log("a.log"), 100);
+    host.start();
+    oracle.settle(&core);
+    host.terminate();
+    let text = fs::read_to_string(host.config()).unwrap();
+    fs::write(host.config(), text.replace("stream = \"raw\"", "stream = \"other\"")).unwrap();
+    let mut others = Oracle::default();
+    others.append(&host.log("a.log"), 10);
+    host.start();
+    eventually("new lines go to the other stream", || core.lines("other") == others.written);
+    oracle.check(&core);
+    let state = core.state();
+    assert!(state.origins.values().any(|held| held.reason == ClaimReason::StreamChanged));
+}
+
+#[test]
+fn a_torn_checkpoint_costs_nothing() {
+    let core = Core::start();
+    let mut host = Host::new(&core, "*.log", "");
+    let mut oracle = Oracle::default();
+    oracle.append(&host.log("a.log"), 100);
+    host.start();
+    oracle.settle(&core);
+    host.terminate();
+    for name in ["checkpoint", "checkpoint.prev"] {
+        let path = host.state().join(name);
+        let len = fs::metadata(&path).unwrap().len();
+        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(len / 2).unwrap();
+    }
+    oracle.append(&host.log("a.log"), 100);
+    host.start();
+    oracle.settle(&core);
+    assert!(host.stderr().contains("checkpoint is damaged"));
+}
+
+#[test]
+fn a_state_folder_that_cannot_be_written_pauses_reading_until_it_can() {
+    let core = Core::start();
+    let mut host = Host::new(&core, "*.log", "");
+    let mut oracle = Oracle::default();
+    // A folder in the place of the temporary file fails like a full disk, also for root.
+    let obstacle = host.state().join("checkpoint.tmp");
+    fs::create_dir(&obstacle).unwrap();
+    host.start();
+    oracle.append(&host.log("a.log"), 10);
+    eventually("the agent says so", || host.stderr().contains("cannot write checkpoint"));
+    eventually("reading is paused", || {
+        host.status().is_some_and(|s| s.files.iter().any(|f| f.state == "paused"))
+    });
+    assert!(core.lines("raw").is_empty());
+    fs::remove_dir(&obstacle).unwrap();
+    oracle.settle(&core);
+}
+
+#[test]
+fn a_second_agent_on_the_state_folder_is_refused() {
+    let core = Core::start();
+    let mut host = Host::new(&core, "*.log", "");
+    host.start();
+    eventually("the first runs", || host.status().is_some());
+    let output = agent::run(&["run", "--config", host.config().to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(6));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("in use by another agent"));
+}
+
+#[test]
+fn a_newer_checkpoint_is_left_alone() {
+    let core = Core::start();
+    let mut host = Host::new(&core, "*.log", "");
+    let path = host.state().join("checkpoint");
+    let newer = "garam-agent-checkpoint 9 00000000 0\n";
+    fs::write(&path, newer).unwrap();
+    host.start();
+    assert_eq!(host.exit_code(), Some(78));
+    assert!(host.stderr().contains("upgrade the agent"));
+    assert_eq!(fs::read_to_string(&path).unwrap(), newer);
+}

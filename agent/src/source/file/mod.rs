@@ -156,7 +156,8 @@ impl Source for Files {
             file.end_search(now);
         }
         self.at_end = false;
-        met.sort_by_key(|met| met.age);
+        // Birth times are as coarse as the kernel's tick: of two files of one tick the one written last is the younger.
+        met.sort_by_cached_key(|met| (met.age, self.open.get(&met.handle).map(OpenFile::tie)));
         met
     }
 

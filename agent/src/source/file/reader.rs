@@ -87,6 +87,12 @@ impl OpenFile {
         self.birth_ns.map_or(self.modified_ns, i128::from)
     }
 
+    /// Tells files of one age apart: when it was last written as it was opened, then the inode, which file systems mostly
+    /// give out in growing order.
+    pub(super) fn tie(&self) -> (i128, u64) {
+        (self.modified_ns, self.key.1)
+    }
+
     pub(super) fn begin_search(&mut self) {
         self.sighted_as = None;
     }
