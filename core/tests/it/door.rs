@@ -1,5 +1,6 @@
 //! The door: who gets in, what an agent is told, and that what it was told is true.
 
+use garam_core::pki::Pki;
 use garam_proto::message::{self as m, ByeReason, Message};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -170,6 +171,11 @@ async fn strangers_do_not_get_in() {
     std::fs::copy(core.plan.pki_dir.join("server.pem"), identity.join("cert.pem")).unwrap();
     std::fs::copy(core.plan.pki_dir.join("server.key"), identity.join("key.pem")).unwrap();
     assert!(Client::connect(to, &identity).await.is_err(), "a server certificate got in");
+
+    // An agent of this core whose certificate has ended.
+    let ended = core.folder.path().join("web-04");
+    Pki::at(&core.plan.pki_dir).issue_agent("web-04", 0, &ended).unwrap();
+    assert!(Client::connect(to, &ended).await.is_err(), "an expired certificate got in");
 
     let honest = core.identity("web-03");
     assert!(Client::connect(to, &honest).await.is_ok(), "an honest agent still gets in");
