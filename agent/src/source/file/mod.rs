@@ -251,3 +251,28 @@ fn same_file(registered: &FileDescriptor, now: &FileDescriptor, own: bool) -> bo
         _ => own && registered.path == now.path,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use garam_proto::{SourceName, StreamName};
+
+    #[test]
+    fn files_born_in_one_tick_are_met_in_the_order_they_were_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let written = std::time::SystemTime::now();
+        let paths: Vec<PathBuf> =
+            (0..100).rev().map(|number| folder.path().join(format!("a.log.{number}"))).collect();
+        for (second, path) in (0..).zip(&paths) {
+            let file = std::fs::File::create(path).unwrap();
+            file.set_modified(written + Duration::from_secs(second)).unwrap();
+        }
+        let (name, stream) = (SourceName::new("a").unwrap(), StreamName::new("a").unwrap());
+        let glob = format!("{}/*", folder.path().display());
+        let set = FileSet::new(name, stream, &[glob], &[], StartAt::Beginning, 1024).unwrap();
+        let mut files = Files::new(vec![set], true, HOLD);
+        let met: Vec<PathBuf> =
+            files.discover().iter().map(|met| files.label(met.handle).into()).collect();
+        assert_eq!(met, paths);
+    }
+}
