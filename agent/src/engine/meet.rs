@@ -1,28 +1,23 @@
-//! How origins are met: new files, files the checkpoint knows, files only the core knows.
+//! How origins are met: new files, and files the checkpoint knows.
 //!
-//! In: what the source found, checkpoint entries, candidates from `OpenAck`. Out: origins with a generation.
-//! Promise (protocol §1): one file per origin; an exact match wins over one by content; what matches nothing gets a new
-//! random generation. A file the checkpoint knows is also searched beside its old path, so that what was renamed out of
+//! In: what the source found, checkpoint entries. Out: origins, with their generation where the checkpoint has it.
+//! Promise (protocol §1): one file per origin; an exact match wins over one by content; what matches nothing is asked for
+//! (`ask`). A file the checkpoint knows is also searched beside its old path, so that what was renamed out of
 //! the globs while the agent was down is still read to its end.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use garam_proto::message::{
-    Candidate, ClaimReason, GapReason, MAX_OPENS, Open, OpenAck, OpenQuery,
-};
-use garam_proto::{Descriptor, Generation, LineageId, Message};
+use garam_proto::message::{ClaimReason, GapReason};
+use garam_proto::{Descriptor, Generation, LineageId};
 
-use super::origin::{Frontier, Id, Lost, Origin, Stage};
-use super::{Engine, Outbox};
+use super::Engine;
+use super::origin::{First, Frontier, Id, Lost, Origin, Stage};
 use crate::checkpoint::Entry;
-use crate::compress::Job;
 use crate::source::{Fit, Known, Met};
 
 /// How long an origin of the checkpoint may be absent before its unread rest counts as lost.
 const MISSING: Duration = Duration::from_secs(300);
-/// The most path bytes in one `Open`, so that it stays below the frame's header limit.
-const OPEN_BYTES: usize = 64 * 1024;
 
 impl Engine {
     /// One search: new origins are matched with the checkpoint, the others are asked for.
@@ -109,35 +104,28 @@ impl Engine {
         let end = entry.seen.max(entry.mark);
         let id = self.next_id();
         let frontier = Frontier { position: entry.mark, tail_hash: entry.tail_hash };
-        let mut origin = Origin {
+        let first = First {
             handle: None,
             source: entry.source.clone(),
             stream: entry.stream.clone(),
-            generation: entry.generation,
             descriptor: entry.described(),
             lineage_key: entry.descriptor.path.clone(),
+            age: i128::from(entry.descriptor.birth_ns.unwrap_or(0)),
+            max_record: 0,
+            from: frontier,
+        };
+        let mut origin = Origin {
+            generation: entry.generation,
             lineage: entry.lineage,
-            age: (i128::from(entry.descriptor.birth_ns.unwrap_or(0)), id),
             reason: ClaimReason::Known,
             source_epoch: entry.source_epoch,
-            max_record: 0,
             start: entry.start,
             stage: Stage::Unclaimed,
-            acked: frontier,
-            cut: frontier,
             seen_end: end,
-            sent: Default::default(),
             lost: Some(Lost { end, reason }),
-            older: Vec::new(),
-            met_at: now,
-            exhausted_at: None,
-            last_cut: None,
-            last_change: now,
-            unlinked: true,
-            left: true,
-            troubled: false,
             records_acked: entry.records_acked,
             gap_bytes: entry.gap_bytes,
+            ..Origin::new(id, first, now)
         };
         if let Some(connection) = &self.connection {
             origin.name_lineage(connection.agent);
@@ -184,43 +172,23 @@ impl Engine {
     }
 
     /// Adds an origin in the stage of asking.
-    fn insert(&mut self, met: Met, now: Instant) -> Id {
+    pub(super) fn insert(&mut self, met: Met, now: Instant) -> Id {
         let id = self.next_id();
         let tail_hash = match met.start {
             0 => 0,
             start => self.source.tail_hash(met.handle, start).unwrap_or(0),
         };
-        let frontier = Frontier { position: met.start, tail_hash };
-        let mut origin = Origin {
+        let first = First {
             handle: Some(met.handle),
             source: met.source,
             stream: met.stream,
-            generation: Generation::NIL,
             descriptor: met.descriptor,
             lineage_key: met.lineage_key,
-            lineage: None,
-            age: (met.age, id),
-            reason: ClaimReason::New,
-            source_epoch: 0,
+            age: met.age,
             max_record: met.max_record,
-            start: met.start,
-            stage: Stage::Asking,
-            acked: frontier,
-            cut: frontier,
-            seen_end: met.start,
-            sent: Default::default(),
-            lost: None,
-            older: Vec::new(),
-            met_at: now,
-            exhausted_at: None,
-            last_cut: None,
-            last_change: now,
-            unlinked: false,
-            left: false,
-            troubled: false,
-            records_acked: 0,
-            gap_bytes: 0,
+            from: Frontier { position: met.start, tail_hash },
         };
+        let mut origin = Origin::new(id, first, now);
         if let Some(connection) = &self.connection {
             origin.name_lineage(connection.agent);
         }
@@ -248,151 +216,31 @@ impl Engine {
                 return None;
             }
         };
-        let origin = Origin {
+        let first = First {
             handle: Some(handle),
             source: before.source.clone(),
             stream: before.stream.clone(),
-            generation: mint(),
             descriptor,
             lineage_key: before.lineage_key.clone(),
+            age: before.age.0,
+            max_record: before.max_record,
+            from,
+        };
+        let origin = Origin {
+            generation: mint(),
             lineage: before.lineage,
-            age: (before.age.0, id),
             reason,
             source_epoch: before.source_epoch,
-            max_record: before.max_record,
-            start: from.position,
             stage: Stage::Unclaimed,
-            acked: from,
-            cut: from,
-            seen_end: from.position,
-            sent: Default::default(),
-            lost: None,
-            older: Vec::new(),
-            met_at: now,
-            exhausted_at: None,
-            last_cut: None,
-            last_change: now,
             unlinked: before.unlinked,
             left: before.left,
-            troubled: false,
-            records_acked: 0,
-            gap_bytes: 0,
+            ..Origin::new(id, first, now)
         };
         self.origins.insert(id, origin);
         self.order(&[id]);
         self.visit(id, now);
         self.saved.mark_dirty();
         Some(id)
-    }
-
-    /// Asks the core about everything that waits for it, in batches.
-    pub(super) fn ask(&mut self, outbox: &mut Outbox<'_>) {
-        while !self.asks.is_empty() && outbox.has_room() {
-            let mut queries = Vec::new();
-            let mut ids = Vec::new();
-            let mut bytes = 0;
-            while let Some(id) = self.asks.pop_first() {
-                let Some(origin) = self.origins.get_mut(&id) else { continue };
-                // The head may have grown since the file was met.
-                if let Some(Ok(descriptor)) = origin.handle.map(|h| self.source.describe(h)) {
-                    origin.descriptor = descriptor;
-                }
-                bytes += origin.descriptor.label().len() + 256;
-                queries.push(OpenQuery {
-                    stream: origin.stream.clone(),
-                    source: origin.source.clone(),
-                    descriptor: origin.descriptor.clone(),
-                });
-                ids.push(id);
-                if queries.len() == MAX_OPENS || bytes >= OPEN_BYTES {
-                    break;
-                }
-            }
-            if queries.is_empty() {
-                return;
-            }
-            let number = self.next_open;
-            self.next_open += 1;
-            self.asked.insert(number, ids);
-            outbox.send(Job::Message(Message::from(Open { number, queries })));
-        }
-    }
-
-    /// The core's answer: who is known is adopted, the others are new.
-    pub(super) fn opened(&mut self, ack: OpenAck, now: Instant) {
-        let Some(asked) = self.asked.remove(&ack.number) else { return };
-        let mut taken: HashSet<Generation> = self.origins.values().map(|o| o.generation).collect();
-        let mut open: Vec<(Id, Vec<Candidate>)> =
-            asked.iter().copied().zip(ack.candidates).collect();
-        open.retain(|(id, _)| self.origins.get(id).is_some_and(|o| o.stage == Stage::Asking));
-        let mut adopted: HashMap<Id, Candidate> = HashMap::new();
-        for wanted in [Fit::Exact, Fit::ByContent] {
-            for (id, candidates) in &open {
-                if adopted.contains_key(id) {
-                    continue;
-                }
-                let chosen = candidates.iter().find(|candidate| {
-                    !taken.contains(&candidate.generation) && self.fits(*id, candidate) == wanted
-                });
-                if let Some(candidate) = chosen {
-                    taken.insert(candidate.generation);
-                    adopted.insert(*id, candidate.clone());
-                }
-            }
-        }
-        for (id, candidates) in open {
-            for candidate in &candidates {
-                if taken.contains(&candidate.generation) {
-                    continue;
-                }
-                if let Some(generation) = self.fetch_predecessor(id, candidate, now) {
-                    taken.insert(generation);
-                }
-            }
-            let Some(origin) = self.origins.get_mut(&id) else { continue };
-            match adopted.remove(&id) {
-                Some(candidate) => origin.adopt(candidate),
-                None => origin.generation = mint(),
-            }
-            origin.stage = Stage::Unclaimed;
-            self.visit(id, now);
-        }
-        self.order(&asked);
-        self.saved.mark_dirty();
-    }
-
-    fn fits(&mut self, id: Id, candidate: &Candidate) -> Fit {
-        let Some(handle) = self.origins.get(&id).and_then(|origin| origin.handle) else {
-            return Fit::No;
-        };
-        self.source.fit(handle, known(candidate)).unwrap_or(Fit::No)
-    }
-
-    /// The core knows an older file of this path: when it lies beside it under another name and holds more than the core
-    /// has, it is read first.
-    fn fetch_predecessor(
-        &mut self,
-        of: Id,
-        candidate: &Candidate,
-        now: Instant,
-    ) -> Option<Generation> {
-        let stream = self.origins.get(&of)?.stream.clone();
-        let met = self.source.seek(&candidate.descriptor)?;
-        let handle = met.handle;
-        let unread = self.source.fit(handle, known(candidate)).is_ok_and(|fit| fit == Fit::Exact)
-            && self.source.look(handle, candidate.mark, candidate.tail_hash).is_ok_and(
-                |seen| matches!(seen, crate::source::Seen::Live(look) if look.end > candidate.mark),
-            );
-        if !unread || met.stream != stream {
-            self.source.close(handle);
-            return None;
-        }
-        let id = self.insert(met, now);
-        let origin = self.origins.get_mut(&id)?;
-        origin.adopt(candidate.clone());
-        origin.stage = Stage::Unclaimed;
-        self.order(&[id]);
-        Some(candidate.generation)
     }
 
     /// Finds who must be read before each of these: the older origins of its lineage.
@@ -418,29 +266,6 @@ impl Engine {
     }
 }
 
-impl Origin {
-    fn adopt(&mut self, candidate: Candidate) {
-        let frontier = Frontier { position: candidate.mark, tail_hash: candidate.tail_hash };
-        self.generation = candidate.generation;
-        self.descriptor = candidate.descriptor;
-        self.lineage = Some(candidate.lineage);
-        self.reason = ClaimReason::Known;
-        self.start = 0;
-        self.acked = frontier;
-        self.cut = frontier;
-        self.seen_end = self.seen_end.max(frontier.position);
-    }
-}
-
-fn known(candidate: &Candidate) -> Known<'_> {
-    Known {
-        descriptor: &candidate.descriptor,
-        mark: candidate.mark,
-        tail_hash: candidate.tail_hash,
-        own: false,
-    }
-}
-
 /// A cheap look before files are read: the same inode or the same path.
 fn may_be(registered: &garam_proto::FileDescriptor, now: &Descriptor) -> bool {
     let Descriptor::File(now) = now else { return false };
@@ -448,7 +273,7 @@ fn may_be(registered: &garam_proto::FileDescriptor, now: &Descriptor) -> bool {
 }
 
 /// A new random generation. A kernel without random numbers cannot run TLS either.
-fn mint() -> Generation {
+pub(super) fn mint() -> Generation {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("the kernel gives random numbers");
     // Nil means "none yet".

@@ -11,9 +11,10 @@
 //! connection everything unacknowledged is read again from the mark; a position is continued only in content whose tail
 //! hash agrees; what can no longer be read becomes a gap; an older origin of a lineage is acknowledged to its end before a
 //! younger one is read. It never waits: whatever is full or slow is visited again.
-//! Here: events and the schedule. In `origin` the state of one origin, in `meet` how origins are found again, in `claim`
+//! Here: events and the schedule. In `origin` the state of one origin, in `meet` and `ask` how origins are found again, in `claim`
 //! what the core's marks mean, in `read` blocks and acknowledgements, in `ledger` checkpoint and status.
 
+mod ask;
 mod claim;
 mod ledger;
 mod meet;

@@ -97,7 +97,53 @@ pub(super) struct Origin {
     pub(super) gap_bytes: u64,
 }
 
+/// What an origin begins with.
+pub(super) struct First {
+    pub(super) handle: Option<Handle>,
+    pub(super) source: SourceName,
+    pub(super) stream: StreamName,
+    pub(super) descriptor: Descriptor,
+    pub(super) lineage_key: Vec<u8>,
+    pub(super) age: i128,
+    pub(super) max_record: usize,
+    pub(super) from: Frontier,
+}
+
 impl Origin {
+    /// An origin nobody was asked about yet.
+    pub(super) fn new(id: Id, first: First, now: Instant) -> Self {
+        Self {
+            handle: first.handle,
+            source: first.source,
+            stream: first.stream,
+            generation: Generation::NIL,
+            descriptor: first.descriptor,
+            lineage_key: first.lineage_key,
+            lineage: None,
+            age: (first.age, id),
+            reason: ClaimReason::New,
+            source_epoch: 0,
+            max_record: first.max_record,
+            start: first.from.position,
+            stage: Stage::Asking,
+            acked: first.from,
+            cut: first.from,
+            seen_end: first.from.position,
+            sent: VecDeque::new(),
+            lost: None,
+            older: Vec::new(),
+            met_at: now,
+            exhausted_at: None,
+            last_cut: None,
+            last_change: now,
+            unlinked: false,
+            left: false,
+            troubled: false,
+            records_acked: 0,
+            gap_bytes: 0,
+        }
+    }
+
     pub(super) fn name_lineage(&mut self, agent: AgentId) {
         self.lineage
             .get_or_insert_with(|| hash::file_lineage(agent, &self.source, &self.lineage_key));

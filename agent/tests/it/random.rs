@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use crate::agent::Host;
-use crate::core::Core;
+use crate::core::{Core, eventually};
 use crate::oracle::Oracle;
 
 #[derive(Debug, Clone)]
@@ -77,6 +77,8 @@ fn play(steps: &[Step]) {
     play.finish_half();
     play.start();
     play.oracle.settle(&play.core);
+    // All files are one lineage: its order is promised too.
+    assert_eq!(play.core.lines("raw"), play.oracle.written, "{steps:?}");
 }
 
 impl Play {
@@ -99,7 +101,8 @@ impl Play {
             Step::Rotate => {
                 self.finish_half();
                 self.rotated += 1;
-                drop(fs::rename(&path, self.host.log(&format!("app.log.{}", self.rotated))));
+                fs::rename(&path, self.host.log(&format!("app.log.{}", self.rotated))).ok();
+                self.wait_for_the_clock();
             }
             Step::CopyTruncate => {
                 self.settle();
@@ -114,7 +117,7 @@ impl Play {
             }
             Step::Unlink => {
                 self.settle();
-                drop(fs::remove_file(&path));
+                fs::remove_file(&path).ok();
             }
             Step::Cut => self.core.cut_connections(),
             Step::Kill => {
@@ -142,6 +145,17 @@ impl Play {
             self.host.start();
             self.running = true;
         }
+    }
+
+    /// Birth times tell which file of a lineage is older, and the file system's clock ticks every few milliseconds only.
+    fn wait_for_the_clock(&self) {
+        let probe = self.host.folder.path().join("probe");
+        let born = || {
+            fs::remove_file(&probe).ok();
+            fs::File::create(&probe).unwrap().metadata().unwrap().created().unwrap()
+        };
+        let before = born();
+        eventually("the clock ticks", || born() > before);
     }
 
     fn finish_half(&mut self) {
