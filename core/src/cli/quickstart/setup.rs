@@ -45,7 +45,7 @@ pub(super) fn prepare(args: &Args) -> anyhow::Result<Ground> {
         .map_err(|error| coded(Exit::Config, error))?;
     certificates(&dir, &plan)?;
     let agent_config = dir.join("agent.toml");
-    write(&agent_config, &agent_toml(&dir, gateway, &globs(args, &logs)))?;
+    write(&agent_config, &agent_toml(&dir, gateway, &globs(args, &logs)?))?;
     Ok(Ground { dir, logs, database, core_config, agent_config, admin, plan, _lock: lock })
 }
 
@@ -87,15 +87,18 @@ fn certificates(dir: &Path, plan: &Plan) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn globs(args: &Args, logs: &Path) -> Vec<String> {
-    let mut globs = args.tail.clone();
+/// What to tail, as absolute globs: the agent does not run in the folder that a person meant.
+fn globs(args: &Args, logs: &Path) -> anyhow::Result<Vec<String>> {
+    let here = std::env::current_dir()?;
+    let absolute = |glob: &String| here.join(glob).display().to_string();
+    let mut globs: Vec<_> = args.tail.iter().map(absolute).collect();
     if args.generate.is_some() {
         globs.push(format!("{}/app.log*", logs.display()));
     }
     if globs.is_empty() {
         globs.push(DEFAULT_GLOB.into());
     }
-    globs
+    Ok(globs)
 }
 
 fn core_toml(dir: &Path, gateway: SocketAddr, admin: SocketAddr, database: &Path) -> String {
