@@ -1,7 +1,7 @@
 //! An access log like those of the published comparisons: lines of 167 bytes on average, seeded.
 //!
 //! The values repeat as they do in life (few paths, few agents, many addresses), so that a codec finds what it would find in
-//! a real log: zstd at level 1 makes about a fifth of it.
+//! a real log: zstd at level 1 makes 1/6.2 of it in blocks of 256 KiB, as of the log of those comparisons.
 
 use std::io::{self, Write};
 
@@ -21,13 +21,14 @@ const PATHS: [&str; 12] = [
     "/checkout",
     "/health",
 ];
+/// A minor version follows.
 const AGENTS: [&str; 6] = [
-    "Mozilla/5.0 (X11; Linux x86_64) Gecko/20100101 Firefox/128.0",
-    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) Chrome/126.0 Safari/537.36",
-    "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X)",
-    "curl/8.5.0",
-    "Mozilla/5.0 (Macintosh; Intel Mac OS X 14_5) Version/17.5 Safari/605.1.15",
-    "kube-probe/1.30",
+    "Mozilla/5.0 (X11; Linux x86_64) Gecko/20100101 Firefox/",
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) Chrome/126.0 Safari/",
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) Safari/",
+    "curl/8.",
+    "Mozilla/5.0 (Macintosh; Intel Mac OS X 14_5) Version/17.5 Safari/605.1.",
+    "kube-probe/1.",
 ];
 const REFERRERS: [&str; 4] =
     ["-", "https://shop.example/", "https://www.example.org/search", "https://shop.example/cart"];
@@ -67,11 +68,12 @@ fn write_line(line: &mut Vec<u8>, second: u32, rng: &mut Rng) -> io::Result<()> 
     }
     writeln!(
         line,
-        " HTTP/1.1\" {} {} \"{}\" \"{}\" {:.3}",
+        " HTTP/1.1\" {} {} \"{}\" \"{}{}\" {:.3}",
         STATUSES[rng.usize(..STATUSES.len())],
         rng.u32(100..60_000),
         REFERRERS[rng.usize(..REFERRERS.len())],
         AGENTS[rng.usize(..AGENTS.len())],
+        rng.u32(..30),
         rng.f64() * 2.0,
     )
 }

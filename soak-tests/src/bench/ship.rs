@@ -4,8 +4,8 @@
 //! 1. *Volume.* A file of `--mib` lies there when the agent starts. Processor time is user and system time from
 //!    `/proc/PID/stat`: the agent's since its start, the core's since it was ready, both read when the agent says that the
 //!    last byte is acknowledged. Memory is the peak (`VmHWM`) at that moment.
-//! 2. *Delay.* A second file grows by a chunk every 10 ms, 10 MiB a second. The agent's status socket is asked without
-//!    pause, at most every millisecond; a chunk counts as acknowledged when an answer that covers its end has arrived. So a
+//! 2. *Delay.* A second file, which the agent knows already, grows by a chunk every 10 ms, 10 MiB a second (how soon a new
+//!    file is found is not measured). The agent's status socket is asked without pause, at most every millisecond; a chunk counts as acknowledged when an answer that covers its end has arrived. So a
 //!    delay is never shown too short, and too long by the time of one answer at most. The clock of a chunk starts when its
 //!    `write` has returned.
 //!
@@ -115,7 +115,8 @@ async fn measure(args: &Args, rig: &mut Rig) -> anyhow::Result<Figures> {
     rig.ground.make_certificates().await?;
     let volume = rig.ground.logs.join("volume.log");
     let live = rig.ground.logs.join("live.log");
-    let raw = make_volume(volume.clone(), args.mib * 1024 * 1024, args.seed).await?;
+    let raw = make_file(volume.clone(), args.mib * 1024 * 1024, args.seed).await?;
+    let known = make_file(live.clone(), 1, args.seed).await?;
     rig.start_core()?;
     rig.core_ready().await?;
     let before = rig.core()?.usage()?;
@@ -124,10 +125,11 @@ async fn measure(args: &Args, rig: &mut Rig) -> anyhow::Result<Figures> {
     rig.start_agent()?;
     let socket = rig.ground.state.join("status.sock");
     until_acknowledged(rig, &socket, &volume, raw).await?;
+    until_acknowledged(rig, &socket, &live, known).await?;
     let (agent, core) = (rig.agent()?.usage()?, rig.core()?.usage()?);
 
     say(&format!("appending 10 MiB a second for {} s", args.seconds));
-    let delays = delays(rig, &socket, &live, args).await?;
+    let delays = delays(rig, &socket, (&live, known), args).await?;
     let raw_mib = raw as f64 / MIB;
     Ok(Figures {
         raw_mib: round(raw_mib),
@@ -141,7 +143,8 @@ async fn measure(args: &Args, rig: &mut Rig) -> anyhow::Result<Figures> {
     })
 }
 
-async fn make_volume(path: PathBuf, bytes: u64, seed: u64) -> anyhow::Result<u64> {
+/// A file of whole lines. Gives its length.
+async fn make_file(path: PathBuf, bytes: u64, seed: u64) -> anyhow::Result<u64> {
     let make = move || {
         let mut out = BufWriter::with_capacity(1 << 20, File::create(&path)?);
         corpus::write(&mut out, bytes, &mut Rng::with_seed(seed))
@@ -172,15 +175,20 @@ async fn until_acknowledged(
 async fn delays(
     rig: &mut Rig,
     socket: &Path,
-    file: &Path,
+    (file, known): (&Path, u64),
     args: &Args,
 ) -> anyhow::Result<Vec<f64>> {
     let chunks = args.seconds * 1_000 / 10;
     // Room for every chunk: the writer never waits for the one who asks.
     let (sender, mut appended) = mpsc::channel(usize::try_from(chunks)?);
     let stop = Arc::new(AtomicBool::new(false));
-    let writer =
-        tokio::spawn(append(file.to_path_buf(), chunks, args.seed, sender, Arc::clone(&stop)));
+    let writer = tokio::spawn(append(
+        (file.to_path_buf(), known),
+        chunks,
+        args.seed,
+        sender,
+        Arc::clone(&stop),
+    ));
     let mut waiting: Option<Appended> = None;
     let mut delays = Vec::new();
     let mut moved = Instant::now();
@@ -218,23 +226,23 @@ async fn delays(
 
 /// Appends chunks of whole lines at an even pace.
 async fn append(
-    path: PathBuf,
+    (path, known): (PathBuf, u64),
     chunks: u64,
     seed: u64,
     appended: mpsc::Sender<Appended>,
     stop: Arc<AtomicBool>,
 ) -> anyhow::Result<()> {
     let mut rng = Rng::with_seed(seed + 1);
-    let mut file = File::options().append(true).create(true).open(path)?;
+    let mut file = File::options().append(true).open(path)?;
     let chunk_bytes = PACE / 100;
-    let (mut end, mut chunk) = (0, Vec::new());
+    let (mut end, mut chunk) = (known, Vec::new());
     let mut ticks = interval(CHUNK_EVERY);
     for number in 1..=chunks {
         if stop.load(Ordering::Relaxed) {
             break;
         }
         chunk.clear();
-        corpus::write(&mut chunk, (number * chunk_bytes).saturating_sub(end), &mut rng)?;
+        corpus::write(&mut chunk, (known + number * chunk_bytes).saturating_sub(end), &mut rng)?;
         ticks.tick().await;
         file.write_all(&chunk)?;
         end += chunk.len() as u64;
