@@ -162,13 +162,14 @@ fn verify(
     start: u128,
 ) -> std::io::Result<Option<u64>> {
     // The core has no hash where nothing of this origin was shipped yet.
-    let unknown = mark.tail_hash == 0;
-    if unknown && mark.position == own.position {
+    let unknown = mark.tail_hash == 0 && mark.position > 0;
+    let same_place = mark.position == own.position;
+    if unknown && same_place && own.tail_hash != 0 {
         let holds = source.check_tail(handle, own.position, own.tail_hash)? == Tail::Same;
         return Ok(holds.then_some(own.tail_hash));
     }
-    if unknown && mark.position == start {
-        return match source.tail_hash(handle, start) {
+    if unknown && (same_place || mark.position == start) {
+        return match source.tail_hash(handle, mark.position) {
             Ok(tail_hash) => Ok(Some(tail_hash)),
             Err(_) => Ok(None),
         };

@@ -251,3 +251,21 @@ fn a_newer_checkpoint_is_left_alone() {
     assert!(host.stderr().contains("upgrade the agent"));
     assert_eq!(fs::read_to_string(&path).unwrap(), newer);
 }
+
+#[test]
+fn a_file_begun_at_its_end_is_not_read_from_its_beginning_when_the_state_is_lost() {
+    let core = Core::start();
+    let mut host = Host::new(&core, "*.log", "start_at = \"end\"");
+    let mut oracle = Oracle::default();
+    let path = host.log("a.log");
+    fs::write(&path, "before the agent\n".repeat(100)).unwrap();
+    host.start();
+    eventually("the file is claimed", || core.state().origins.len() == 1);
+    host.kill();
+    host.lose_state();
+    oracle.append(&path, 20);
+    host.start();
+    oracle.settle(&core);
+    assert_eq!(core.lines("raw"), oracle.written);
+    assert_eq!(core.state().origins.len(), 1, "no file became a second origin");
+}

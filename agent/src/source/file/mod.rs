@@ -194,8 +194,11 @@ impl Source for Files {
                 _ => return Ok(Fit::No),
             },
         };
+        // The core has no hash where nothing was shipped yet; then the identity alone has to do.
+        let unknown = known.tail_hash == 0 && known.mark > 0;
         match (file.check_tail(known.mark, known.tail_hash)?, fit) {
             (Tail::Same, fit) => Ok(fit),
+            (Tail::Differs, Fit::Exact) if unknown => Ok(Fit::Exact),
             (_, Fit::Exact) => Ok(Fit::Rewritten),
             _ => Ok(Fit::No),
         }
