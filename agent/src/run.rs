@@ -57,6 +57,7 @@ pub fn run(plan: Plan) -> Result<(), AgentError> {
 async fn agent(plan: Plan, loaded: Loaded) -> Result<(), AgentError> {
     let (terminate, interrupt) =
         (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
+    let hangup = signals(SignalKind::hangup())?;
     let first_start = loaded == Loaded::Nothing;
     let entries = match loaded {
         Loaded::Entries(entries) => entries,
@@ -109,7 +110,7 @@ async fn agent(plan: Plan, loaded: Loaded) -> Result<(), AgentError> {
         ),
     }
     drop(tokio::spawn(tell_systemd(events.clone())));
-    drop(tokio::spawn(listen(terminate, interrupt, events)));
+    drop(tokio::spawn(listen(terminate, interrupt, hangup, events)));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"), state_dir = %plan.state_dir.display(), first_start,
         "agent started"
@@ -169,12 +170,23 @@ fn lock(folder: &Path) -> Result<File, AgentError> {
     }
 }
 
-async fn listen(mut terminate: Signal, mut interrupt: Signal, events: mpsc::Sender<Event>) {
+async fn listen(
+    mut terminate: Signal,
+    mut interrupt: Signal,
+    mut hangup: Signal,
+    events: mpsc::Sender<Event>,
+) {
     let mut first = true;
     loop {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            _ = hangup.recv() => {
+                tracing::warn!(
+                    "the configuration is not read again while running: check it with `garam-agent check`, then restart"
+                );
+                continue;
+            }
         }
         if !first {
             std::process::exit(130);

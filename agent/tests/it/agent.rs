@@ -86,8 +86,8 @@ impl Host {
 
     /// SIGTERM; returns the exit code.
     pub(crate) fn terminate(&mut self) -> Option<i32> {
+        self.signal(rustix::process::Signal::TERM);
         let mut child = self.child.take().unwrap();
-        self.signal(&child, rustix::process::Signal::TERM);
         let mut code = None;
         eventually("the agent stops", || {
             code = child.try_wait().unwrap();
@@ -96,7 +96,8 @@ impl Host {
         code.and_then(|status| status.code())
     }
 
-    fn signal(&self, child: &Child, signal: rustix::process::Signal) {
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let child = self.child.as_ref().unwrap();
         let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
     }

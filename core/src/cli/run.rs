@@ -33,6 +33,7 @@ pub(crate) fn run(plan: &Plan) -> anyhow::Result<Exit> {
 async fn serve(plan: &Plan) -> anyhow::Result<Exit> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let app = App::start(plan.clone()).await.map_err(with_code)?;
     tracing::info!(
         gateway = %app.gateway_addr(),
@@ -47,6 +48,9 @@ async fn serve(plan: &Plan) -> anyhow::Result<Exit> {
         tokio::select! {
             _ = terminate.recv() => break Exit::Ok,
             _ = interrupt.recv() => break Exit::Ok,
+            _ = hangup.recv() => tracing::warn!(
+                "the configuration is not read again while running: check it with `garam check`, then restart"
+            ),
             exit = app.root_ended() => break gave_up(&exit),
             _ = watchdog.tick() => notify(&[sd_notify::NotifyState::Watchdog]),
         }

@@ -46,7 +46,8 @@ fn entries_of_today_can_be_read_tomorrow() {
         6e64202278220102020202020202020202020202020202030303030303030303
         03030303030303feffffffffffffffffffffffffffffffff0909057765622d31
         102f7661722f6c6f672f6170702e6c6f67fd00da73c7f3c10c00097b2261223a
-        2278227d"#]].assert_eq(&lines.join("\n"));
+        2278227d"#]]
+    .assert_eq(&lines.join("\n"));
 }
 
 #[test]
