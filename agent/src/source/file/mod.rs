@@ -25,6 +25,9 @@ use crate::source::{CutLimits, Fit, Handle, Known, Met, Read, Seen, Source, Tail
 /// How long a file that left the globs is watched for late writers before it may be closed.
 pub const HOLD: Duration = Duration::from_secs(60);
 
+/// How often one search walks at most: files may be rotated faster than they can be walked over.
+const MOST_WALKS: u32 = 5;
+
 /// A file's identity inside this process: device and inode, which cannot be reused while the file is open.
 type Key = (u64, u64);
 
@@ -57,6 +60,24 @@ impl Files {
 
     fn file(&mut self, handle: Handle) -> io::Result<&mut OpenFile> {
         self.open.get_mut(&handle).ok_or_else(|| io::Error::other("the file was closed"))
+    }
+
+    /// One walk over all sets; what is new is opened and added to `met`.
+    fn walk(&mut self, met: &mut Vec<Met>) {
+        for file in self.open.values_mut() {
+            file.begin_search();
+        }
+        let mut found = Vec::new();
+        let mut troubles = Vec::new();
+        for (index, set) in self.sets.iter().enumerate() {
+            set.walk(&mut |path| found.push((index, path)), &mut |path, error| {
+                troubles.push((path, error));
+            });
+        }
+        for (path, error) in troubles {
+            self.report(&path, &error);
+        }
+        met.extend(found.into_iter().filter_map(|(set, path)| self.sight(set, &path)));
     }
 
     /// Takes note of a path found by the walk; opens it when its file is new.
@@ -135,27 +156,23 @@ impl Files {
 }
 
 impl Source for Files {
+    /// A walk is no picture of one moment: of a rotation under way it may show the new file and miss the old one, under
+    /// either name. So it is walked again until nothing new is found, and nothing of it is read before.
     fn discover(&mut self) -> Vec<Met> {
-        for file in self.open.values_mut() {
-            file.begin_search();
+        let mut met = Vec::new();
+        for _ in 0..MOST_WALKS {
+            let before = met.len();
+            self.walk(&mut met);
+            // Whatever an earlier walk missed is read whole rather than not at all.
+            self.at_end = false;
+            if met.len() == before {
+                break;
+            }
         }
-        let mut found = Vec::new();
-        let mut troubles = Vec::new();
-        for (index, set) in self.sets.iter().enumerate() {
-            set.walk(&mut |path| found.push((index, path)), &mut |path, error| {
-                troubles.push((path, error));
-            });
-        }
-        for (path, error) in troubles {
-            self.report(&path, &error);
-        }
-        let mut met: Vec<Met> =
-            found.into_iter().filter_map(|(set, path)| self.sight(set, &path)).collect();
         let now = Instant::now();
         for file in self.open.values_mut() {
             file.end_search(now);
         }
-        self.at_end = false;
         // Birth times are as coarse as the kernel's tick: of two files of one tick the one written last is the younger.
         met.sort_by_cached_key(|met| (met.age, self.open.get(&met.handle).map(OpenFile::tie)));
         met
