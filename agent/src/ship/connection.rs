@@ -46,14 +46,14 @@ pub enum ConnectError {
 impl ConnectError {
     /// Whether trying again soon cannot help.
     pub fn is_final(&self) -> bool {
-        use ByeReason::{Denied, TakenOver, TakeoverStorm, Version};
-        match self {
-            Self::Refused(bye) => {
-                matches!(bye.reason, Denied | TakenOver | TakeoverStorm | Version)
-            }
-            _ => false,
-        }
+        matches!(self, Self::Refused(bye) if is_final(bye.reason))
     }
+}
+
+/// Whether only a person can end this refusal. A single takeover may be this agent's own earlier greeting that arrived late;
+/// two agents with one certificate end in a storm, and the core says so.
+pub fn is_final(reason: ByeReason) -> bool {
+    matches!(reason, ByeReason::Denied | ByeReason::TakeoverStorm | ByeReason::Version)
 }
 
 /// Connects and greets. Also returns the bytes that came behind the `Welcome`.

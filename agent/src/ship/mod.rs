@@ -13,7 +13,6 @@ pub mod window;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use garam_proto::message::ByeReason;
 use tokio::sync::{mpsc, watch};
 
 use crate::compress::Pool;
@@ -60,12 +59,7 @@ impl Shipper {
                         backoff.reset();
                     }
                     let pause = match ended.bye() {
-                        Some(
-                            ByeReason::TakenOver
-                            | ByeReason::TakeoverStorm
-                            | ByeReason::Denied
-                            | ByeReason::Version,
-                        ) => backoff.refused(),
+                        Some(reason) if connection::is_final(reason) => backoff.refused(),
                         _ => backoff.pause(),
                     };
                     (pause, ended.to_string())

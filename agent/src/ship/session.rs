@@ -66,7 +66,7 @@ impl fmt::Display for Ended {
             Self::Bye { bye, .. } => {
                 let meaning = match bye.reason {
                     ByeReason::TakenOver => {
-                        "another agent uses this certificate: give each host its own"
+                        "a newer connection with this certificate took over: if that is another host, give each its own"
                     }
                     ByeReason::TakeoverStorm => {
                         "two agents with one certificate keep pushing each other out: stop one of them"

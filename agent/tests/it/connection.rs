@@ -95,6 +95,20 @@ fn a_refusal_is_explained() {
 }
 
 #[test]
+fn a_single_takeover_is_followed_by_a_new_connection() {
+    let core = Core::start();
+    let text = "its own greeting came late".to_owned();
+    core.state().refuse = Some(Bye { reason: ByeReason::TakenOver, text });
+    let mut host = Host::new(&core, "*.log", "");
+    let mut oracle = Oracle::default();
+    host.start();
+    eventually("the takeover is logged", || host.stderr().contains("its own greeting came late"));
+    core.state().refuse = None;
+    oracle.append(&host.log("a.log"), 20);
+    oracle.settle(&core);
+}
+
+#[test]
 fn an_expired_certificate_is_named_and_its_renewal_used_without_a_restart() {
     let core = Core::start();
     let mut host = Host::new(&core, "*.log", "");
