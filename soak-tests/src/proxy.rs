@@ -17,6 +17,8 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 const BUFFER: usize = 16 * 1024;
+/// How long the core is left with a connection whose agent is gone.
+const ORPHANED: Duration = Duration::from_secs(3);
 /// `cut_after` counts down from here; nothing is counted while it is at its largest.
 const NOT_COUNTING: i64 = i64::MAX;
 
@@ -41,6 +43,8 @@ pub(crate) enum Cut {
     Reset,
     /// FIN.
     Close,
+    /// The agent sees an end, the core does not: what was on its way arrives this much later, when the agent may be back.
+    Orphan(Duration),
 }
 
 /// The proxy. It works until it is dropped.
@@ -160,10 +164,26 @@ async fn carry(mut agent: TcpStream, core: SocketAddr, link: Arc<Link>) {
         }
     };
     link.connections.fetch_sub(1, Ordering::Relaxed);
-    if how == Cut::Reset {
-        // A peer that is gone already needs no RST.
-        let _both_told = agent.set_zero_linger().and_then(|()| core.set_zero_linger()).is_ok();
+    match how {
+        Cut::Close => {}
+        Cut::Reset => {
+            // A peer that is gone already needs no RST.
+            let _both_told = agent.set_zero_linger().and_then(|()| core.set_zero_linger()).is_ok();
+        }
+        Cut::Orphan(delay) => orphan(agent, core, delay).await,
     }
+}
+
+/// Sends the agent away, brings the core late what was on its way, and leaves it waiting for more.
+async fn orphan(mut agent: TcpStream, mut core: TcpStream, delay: Duration) {
+    if agent.shutdown().await.is_err() {
+        return;
+    }
+    tokio::time::sleep(delay).await;
+    let rest = tokio::time::timeout(ORPHANED, tokio::io::copy(&mut agent, &mut core));
+    // The agent may have ended with a RST, or the core may have ended this session meanwhile: both are the end of it.
+    let _went_as_far_as_it_goes = rest.await.is_ok();
+    tokio::time::sleep(ORPHANED).await;
 }
 
 /// Carries bytes one way. Gives how the connection ends.
@@ -276,6 +296,23 @@ mod tests {
         let mut stream = connect(&proxy).await;
         stream.write_all(b"again").await.unwrap();
         assert_eq!(back(&mut stream, 5).await.unwrap(), b"again", "one cut is enough");
+    }
+
+    #[tokio::test]
+    async fn what_an_orphan_had_on_its_way_arrives_and_the_other_side_stays_open() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let proxy = Proxy::start(listener.local_addr().unwrap()).await.unwrap();
+        let mut agent = connect(&proxy).await;
+        let (mut core, _) = listener.accept().await.unwrap();
+        proxy.cut(Cut::Orphan(Duration::from_millis(1)));
+        let error = back(&mut agent, 1).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        agent.write_all(b"late").await.unwrap();
+        drop(agent);
+        assert_eq!(back(&mut core, 4).await.unwrap(), b"late");
+        let mut byte = [0];
+        let error = core.try_read(&mut byte).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "no end is seen");
     }
 
     #[tokio::test]

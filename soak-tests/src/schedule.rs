@@ -48,7 +48,13 @@ pub(crate) enum LinkFault {
     Slow(Duration),
     /// Reset, and nobody gets in for a while.
     Refuse(Duration),
+    /// The agent sees an end and comes back while the core still believes in the old connection, on which what was on its
+    /// way arrives this much later. Seldom: more than five of them a minute look like two agents with one identity.
+    Orphan(Duration),
 }
+
+/// Time between two orphaned connections.
+const ORPHANS_APART: Duration = Duration::from_secs(20);
 
 /// All faults of a run, in order.
 pub(crate) fn derive(scenario: Scenario, seconds: u64, seed: u64) -> Vec<Fault> {
@@ -56,6 +62,7 @@ pub(crate) fn derive(scenario: Scenario, seconds: u64, seed: u64) -> Vec<Fault> 
     let end = Duration::from_secs(seconds);
     let mut faults = Vec::new();
     let mut at = Duration::ZERO;
+    let mut next_orphan = Duration::ZERO;
     loop {
         // A fifth of the kills hits a process that has just been started.
         let hasty = matches!(scenario, Scenario::AgentKilled | Scenario::CoreKilled);
@@ -72,6 +79,10 @@ pub(crate) fn derive(scenario: Scenario, seconds: u64, seed: u64) -> Vec<Fault> 
         }
         let action = match scenario {
             Scenario::CoreKilled => Action::KillCore,
+            Scenario::LinkCut if at >= next_orphan && rng.u32(..4) == 0 => {
+                next_orphan = at + ORPHANS_APART;
+                Action::Link(LinkFault::Orphan(millis(&mut rng, 1, 1_000)))
+            }
             Scenario::LinkCut => Action::Link(link_fault(&mut rng)),
             Scenario::AgentStateLost => Action::LoseState { down: millis(&mut rng, 50, 1_500) },
             Scenario::AgentKilled | Scenario::Steady => Action::KillAgent,
@@ -137,6 +148,11 @@ mod tests {
             for scenario in [Scenario::AgentKilled, Scenario::CoreKilled] {
                 assert!(count(scenario) >= 60, "{scenario:?} with seed {seed}");
             }
+            let orphans = derive(Scenario::LinkCut, 60, seed);
+            let orphans = orphans
+                .iter()
+                .filter(|fault| matches!(fault.action, Action::Link(LinkFault::Orphan(_))));
+            assert!((1..=3).contains(&orphans.count()), "seed {seed}");
             for scenario in Scenario::ALL {
                 assert!(count(scenario) >= least(scenario, 60), "{scenario:?} with seed {seed}");
             }

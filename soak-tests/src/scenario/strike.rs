@@ -67,6 +67,7 @@ async fn strike_link(proxy: &Proxy, fault: LinkFault) {
     match fault {
         LinkFault::Reset => proxy.cut(Cut::Reset),
         LinkFault::Close => proxy.cut(Cut::Close),
+        LinkFault::Orphan(delay) => proxy.cut(Cut::Orphan(delay)),
         LinkFault::CutAfter(bytes) => {
             proxy.cut_after(bytes);
             // A quiet link may never carry so many: then it is cut between two frames.
