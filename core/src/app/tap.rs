@@ -35,7 +35,8 @@ pub(super) async fn open(
             TapFrom::Earliest => bounds.start,
         };
         let reader = log.reader(&partition, from).await.map_err(|e| e.to_string())?;
-        let one = Tap { reader, partition, refiner: Arc::clone(&refiner), stage: request.stage };
+        let lens = Lens { partition, refiner: Arc::clone(&refiner), stage: request.stage };
+        let one = Tap { reader, lens: Arc::new(lens) };
         tokio::spawn(one.run(send.clone(), Arc::clone(&left)));
     }
     Ok(lines)
@@ -43,6 +44,11 @@ pub(super) async fn open(
 
 struct Tap {
     reader: Box<dyn LogReader>,
+    lens: Arc<Lens>,
+}
+
+/// How entries are shown; used on blocking threads, since decoding and refining take their time.
+struct Lens {
     partition: PartitionId,
     refiner: Arc<dyn Refiner>,
     stage: TapStage,
@@ -56,8 +62,17 @@ impl Tap {
                 () = send.closed() => return,
             };
             let lines = match entry {
-                Ok(entry) => self.show(&entry),
-                Err(error) => vec![json!({ "error": error.to_string() })],
+                Ok(entry) => {
+                    let lens = Arc::clone(&self.lens);
+                    let shown = tokio::task::spawn_blocking(move || lens.show(&entry)).await;
+                    shown.unwrap_or_else(|panic| vec![json!({ "error": panic.to_string() })])
+                }
+                Err(error) => {
+                    // The reader stands where it cannot go on; asking again would only repeat this line.
+                    let _told_or_gone =
+                        send.send(json!({ "error": error.to_string() }).to_string()).await.is_ok();
+                    return;
+                }
             };
             for line in lines {
                 use std::sync::atomic::Ordering::Relaxed;
@@ -71,7 +86,9 @@ impl Tap {
             }
         }
     }
+}
 
+impl Lens {
     fn show(&self, entry: &Entry) -> Vec<Value> {
         let EntryBody::Block { header, payload } = &entry.body else { return Vec::new() };
         let raw = match decompress(header.codec, payload, header.raw_len, &DecodeLimits::default())

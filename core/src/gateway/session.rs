@@ -140,7 +140,7 @@ impl Session {
         let (outgoing, messages) = mpsc::channel(MAX_OUTGOING);
         let (pending, tickets) = mpsc::channel(MAX_PENDING);
         let writing = tokio::spawn(write_messages(writer, messages));
-        let answering = tokio::spawn(answers::run(
+        let mut answering = tokio::spawn(answers::run(
             Arc::clone(&self.door),
             Arc::clone(&self.slots),
             tickets,
@@ -148,6 +148,7 @@ impl Session {
         ));
         let mut why = String::from("the agent closed the connection");
         let mut fault = None;
+        let mut answers_live = true;
         if outgoing.send(welcome.into()).await.is_ok() {
             loop {
                 let next = tokio::select! {
@@ -158,6 +159,13 @@ impl Session {
                     }
                     reason = registration.ended() => {
                         fault = Some(Broken { reason, text: "a newer session of this agent took over".into() });
+                        break;
+                    }
+                    // Without answers the agent would wait for its acks for ever: it is better off with a new session.
+                    ended = &mut answering => {
+                        let text = ended.ok().flatten().unwrap_or_else(|| "the answers stopped".into());
+                        fault = Some(Broken { reason: ByeReason::Unavailable, text });
+                        answers_live = false;
                         break;
                     }
                     next = timeout(self.door.config.idle_timeout, incoming.next()) => next,
@@ -191,9 +199,12 @@ impl Session {
             }
         }
         drop(pending);
-        // What is in flight is answered before the connection ends, except after a broken protocol.
-        let answered = timeout(self.door.config.handshake_timeout, answering).await;
-        let failed = answered.ok().and_then(Result::ok).flatten();
+        // What is in flight is answered before the connection ends.
+        let mut failed = None;
+        if answers_live {
+            let answered = timeout(self.door.config.handshake_timeout, answering).await;
+            failed = answered.ok().and_then(Result::ok).flatten();
+        }
         if let Some(Broken { reason, text }) = &fault {
             let bye = m::Bye { reason: *reason, text: text.clone() };
             if outgoing.send(bye.into()).await.is_err() {

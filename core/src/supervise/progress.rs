@@ -63,7 +63,7 @@ impl Progress {
         WaitingGuard { shared: Arc::clone(&self.shared) }
     }
 
-    /// What is waited for now.
+    /// What the task says it waits for.
     pub fn waits_for(&self) -> Option<&'static str> {
         *self.shared.why.lock().unwrap_or_else(PoisonError::into_inner)
     }

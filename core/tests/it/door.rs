@@ -127,6 +127,28 @@ async fn says_goodbye(agent: &mut Client, why: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_the_log_refuses_ends_the_session_instead_of_leaving_the_agent_waiting() {
+    let core = Core::start().await;
+    let mut agent =
+        Client::connect(core.app.gateway_addr(), &core.identity("web-01")).await.unwrap();
+    agent.claim(1, 1, "logs").await.unwrap();
+    let backwards = m::Gap {
+        slot: 1,
+        answer: 1,
+        from: 0,
+        to: 0,
+        at_least: false,
+        reason: m::GapReason::Truncated,
+    };
+    agent.send(backwards.into(), &[]).await;
+    // The agent says nothing more: it waits for an answer.
+    match agent.receive().await {
+        Some(Message::Bye(bye)) => assert_eq!(bye.reason, ByeReason::Unavailable, "{}", bye.text),
+        other => panic!("expected a goodbye, got {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_stream_is_denied_with_its_name() {
     let core = Core::start().await;
     let mut agent =
