@@ -128,6 +128,15 @@ pub struct Bounds {
     pub end: LogOffset,
 }
 
+/// An older life of a partition, which shares its entries below `until`.
+///
+/// A cursor that was written under it at or below `until` is still good, when the fingerprint agrees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ancestor {
+    pub incarnation: Incarnation,
+    pub until: LogOffset,
+}
+
 /// One durable entry, with its origin as it stood when the entry was appended.
 #[derive(Debug, Clone)]
 pub struct Entry {
@@ -237,6 +246,9 @@ pub trait Log: Send + Sync + 'static {
     async fn append(&self, at: &PartitionId, append: Append) -> Result<Ticket<Appended>, LogError>;
 
     fn bounds(&self, at: &PartitionId) -> Result<Bounds, LogError>;
+
+    /// The lives this partition branched from (restored from a backup, repaired), the newest first.
+    fn ancestors(&self, at: &PartitionId) -> Result<Vec<Ancestor>, LogError>;
 
     /// The fingerprint at an offset in `[start, end]`: that of the entry before it.
     async fn fingerprint(

@@ -11,12 +11,12 @@ use std::sync::Arc;
 use garam_proto::{Incarnation, LogOffset, PartitionId, StreamName};
 use tokio::sync::watch;
 
-use crate::api::{Bounds, Entry, LogError, OriginState};
+use crate::api::{Ancestor, Bounds, Entry, LogError, OriginState};
 use crate::embedded::Env;
 use crate::embedded::directory::partition_dir;
 use crate::embedded::reader::Reader;
 use crate::embedded::recovery::{self, Broken, Extent, damage};
-use crate::embedded::segment::{self, SegmentError};
+use crate::embedded::segment::{self, SegmentError, SegmentHeader, SnapshotHeader};
 use crate::embedded::shared::{PartitionShared, SegmentInfo};
 
 /// One partition as it lies on disk.
@@ -24,8 +24,8 @@ use crate::embedded::shared::{PartitionShared, SegmentInfo};
 pub struct PartitionReport {
     pub partition: PartitionId,
     pub incarnation: Incarnation,
-    /// The incarnation this one branched from, and where.
-    pub parent: Option<(Incarnation, LogOffset)>,
+    /// The incarnations this one branched from, the newest first.
+    pub ancestors: Vec<Ancestor>,
     pub start: LogOffset,
     /// One past the last good entry.
     pub end: LogOffset,
@@ -148,7 +148,7 @@ fn survey(
     let mut report = PartitionReport {
         partition: id.clone(),
         incarnation: Incarnation::NIL,
-        parent: None,
+        ancestors: Vec::new(),
         start: LogOffset::ZERO,
         end: LogOffset::ZERO,
         bytes: 0,
@@ -176,7 +176,8 @@ fn survey(
     report.start = report.segments.first().map_or(report.end, |segment| segment.base);
     report.bytes = report.segments.iter().map(|segment| segment.bytes).sum();
     let (published, end) = watch::channel(report.end.0);
-    let shared = PartitionShared::new(id.clone(), 0, report.incarnation, infos, end);
+    let life = (report.incarnation, report.ancestors.clone());
+    let shared = PartitionShared::new(id.clone(), 0, life, infos, end);
     if let Some(problem) = report.problems.iter().find(|p| p.kind != ProblemKind::TornTail) {
         let Problem { offset, file, at, why, .. } = problem;
         shared.set_fault(&damage(id, offset.0, file, *at, why.clone()));
@@ -224,8 +225,12 @@ fn look(
         expected.forget(snapshot.forgot_before_ms);
         let follows = before.end == base
             && before.fingerprint.0 == snapshot.fingerprint
-            && header.incarnation == report.incarnation
-            && expected == at_base;
+            && continues(&header, &snapshot, report.incarnation)
+            && if header.incarnation == report.incarnation {
+                expected == at_base
+            } else {
+                expected.is_restated_by(&at_base)
+            };
         if !follows {
             let why = "its snapshot does not follow from the segment before it".into();
             report.problems.push(problem(ProblemKind::Damage, 0, base, why));
@@ -233,7 +238,7 @@ fn look(
         }
     }
     report.incarnation = header.incarnation;
-    report.parent = snapshot.parent.map(|(parent, at)| (parent, LogOffset(at)));
+    report.ancestors = segment::shared_below(&snapshot.ancestors);
     report.segments.push(SegmentReport {
         file: path.to_path_buf(),
         base: LogOffset(base),
@@ -252,6 +257,11 @@ fn look(
         report.problems.push(problem(kind, at, extent.end, why));
     }
     Ok(Some((extent, info)))
+}
+
+/// Whether a segment is of the same life as the one before it, or of one that branched from it.
+fn continues(header: &SegmentHeader, snapshot: &SnapshotHeader, before: Incarnation) -> bool {
+    header.incarnation == before || snapshot.ancestors.iter().any(|(older, _)| *older == before)
 }
 
 /// Where a partition begins and ends on disk, without keeping anything open.

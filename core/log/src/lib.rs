@@ -13,9 +13,10 @@ mod api;
 pub mod embedded;
 mod fold;
 pub mod inspect;
+pub mod offline;
 
 pub use api::{
-    Append, AppendBody, Appended, Bounds, Claim, ClaimDenied, Claimed, Entry, EntryBody,
+    Ancestor, Append, AppendBody, Appended, Bounds, Claim, ClaimDenied, Claimed, Entry, EntryBody,
     Fingerprint, Log, LogError, LogReader, OriginState, Ticket,
 };
 pub use embedded::{EmbeddedLog, LogConfig, OnFull, PartitionStats, Progress, State, StreamConfig};

@@ -73,9 +73,11 @@ pub(crate) fn copy_tail(
     };
     segments.push(info);
     let active = Active { file, salt, entries_at, bytes: written };
-    let live = Live::new(id, dir, old.incarnation, snapshot.parent, active, extent);
+    let ancestors = segment::shared_below(&snapshot.ancestors);
+    let live = Live::new(id, dir, old.incarnation, snapshot.ancestors, active, extent);
     Ok(Recovered {
         incarnation: old.incarnation,
+        ancestors,
         segments,
         end: live.next(),
         live: Ok(live),
@@ -95,7 +97,7 @@ pub(crate) fn first(
     let salt = env.random_u64().map_err(|e| io("draw a salt for", dir, e))?;
     let header = SegmentHeader { base: 0, incarnation, salt, clock_ms };
     let fold = Fold::default();
-    let (active, info) = write_segment(env, dir, &header, None, Fingerprint(0), 0, &fold)
+    let (active, info) = write_segment(env, dir, &header, &[], Fingerprint(0), 0, &fold)
         .map_err(|(action, path, e)| io(action, &path, e))?;
     let extent = Extent {
         fold,
@@ -105,8 +107,9 @@ pub(crate) fn first(
         entries: 0,
         broken: None,
     };
-    let live = Live::new(id, dir, incarnation, None, active, extent);
-    Ok(Recovered { incarnation, segments: vec![info], end: 0, live: Ok(live), known: None })
+    let live = Live::new(id, dir, incarnation, Vec::new(), active, extent);
+    let (ancestors, segments) = (Vec::new(), vec![info]);
+    Ok(Recovered { incarnation, ancestors, segments, end: 0, live: Ok(live), known: None })
 }
 
 /// Writes an empty segment and gives it its name. On an error nothing with a name was changed.
@@ -114,13 +117,13 @@ pub(crate) fn write_segment(
     env: &Env,
     dir: &Path,
     header: &SegmentHeader,
-    parent: Option<(Incarnation, u64)>,
+    ancestors: &[(Incarnation, u64)],
     fingerprint: Fingerprint,
     forgot_before_ms: u64,
     fold: &Fold,
 ) -> Result<(Active, SegmentInfo), (&'static str, PathBuf, std::io::Error)> {
     let snapshot = SnapshotHeader {
-        parent,
+        ancestors: ancestors.to_vec(),
         fingerprint: fingerprint.0,
         durable_to: header.base,
         forgot_before_ms,

@@ -6,7 +6,7 @@
 //! │ "GRe1" │ kind │ zero │header_len│payload_len │ offset  │ synced_to │payload_crc │entry_crc │ header │ payload │
 //! │ 4 B    │ u8   │ 3 B  │ u32      │ u32        │ u64     │ u64       │ u32        │ u32      │bincode │ bytes   │
 //! └────────┴──────┴──────┴──────────┴────────────┴─────────┴───────────┴────────────┴──────────┴────────┴─────────┘
-//!  kinds: 0 snapshot, 1 block, 2 claim, 3 gap, 4 advance, 5 retire              all integers little-endian
+//!  kinds: 0 snapshot, 1 block, 2 claim, 3 gap, 4 advance, 5 retire, 6 loss      all integers little-endian
 //! ```
 //!
 //! `entry_crc` = CRC32C(segment salt ‖ bytes 0..36 ‖ header). The random salt keeps entry-shaped bytes inside a payload
@@ -17,9 +17,10 @@
 
 use bytes::Bytes;
 use garam_proto::Malformed;
+use garam_proto::message::GapReason;
 
 use crate::api::{EntryBody, Fingerprint};
-use crate::fold::{ClaimRecord, Record};
+use crate::fold::{ClaimRecord, LossRecord, Record};
 
 pub(crate) const PREFIX_LEN: usize = 40;
 /// The largest header: what `garam_proto::encode` lets through.
@@ -34,6 +35,7 @@ const CLAIM: u8 = 2;
 const GAP: u8 = 3;
 const ADVANCE: u8 = 4;
 const RETIRE: u8 = 5;
+const LOSS: u8 = 6;
 
 /// The fixed part of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +124,7 @@ pub(crate) fn encode(record: &Record) -> Result<(u8, Vec<u8>), Malformed> {
         Record::Gap(gap) => (GAP, garam_proto::encode("gap entry", gap)?),
         Record::Advance(advance) => (ADVANCE, garam_proto::encode("advance entry", advance)?),
         Record::Retire(retire) => (RETIRE, garam_proto::encode("retire entry", retire)?),
+        Record::Loss(loss) => (LOSS, garam_proto::encode("loss entry", loss)?),
     })
 }
 
@@ -137,6 +140,10 @@ pub(crate) fn decode(kind: u8, header: &[u8], payload_len: u32) -> Result<Record
         GAP => Record::Gap(garam_proto::decode("gap entry", header).map_err(text)?),
         ADVANCE => Record::Advance(garam_proto::decode("advance entry", header).map_err(text)?),
         RETIRE => Record::Retire(garam_proto::decode("retire entry", header).map_err(text)?),
+        LOSS => {
+            let loss: LossRecord = garam_proto::decode("loss entry", header).map_err(text)?;
+            Record::Loss(Box::new(loss))
+        }
         other => return Err(format!("entry kind {other} is unknown to this build: upgrade Garam")),
     };
     let expected = if let Record::Block(block) = &record { block.payload_len } else { 0 };
@@ -159,6 +166,14 @@ pub(crate) fn body(record: Record, payload: Bytes) -> EntryBody {
         },
         Record::Advance(advance) => EntryBody::Advance { from: advance.from, to: advance.to },
         Record::Retire(_) => EntryBody::Retire,
+        // What an operator gave up to be able to go on; an entry that only takes a lost one's number moves nothing.
+        Record::Loss(loss) if loss.from < loss.after.mark => EntryBody::Gap {
+            from: loss.from,
+            to: loss.after.mark,
+            at_least: false,
+            reason: GapReason::Accepted,
+        },
+        Record::Loss(loss) => EntryBody::Advance { from: loss.from, to: loss.after.mark },
     }
 }
 

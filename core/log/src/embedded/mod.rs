@@ -15,7 +15,7 @@
 mod claims;
 pub(crate) mod clock;
 pub(crate) mod config;
-mod create;
+pub(crate) mod create;
 pub(crate) mod directory;
 pub(crate) mod entry;
 pub(crate) mod fs;
@@ -48,8 +48,8 @@ pub use fs::{Fs, Listed, LogFile, RealFs};
 pub use stats::{PartitionStats, Progress, State};
 
 use crate::api::{
-    Append, AppendBody, Appended, Bounds, Claim, Claimed, Fingerprint, Log, LogError, LogReader,
-    OriginState, Ticket,
+    Ancestor, Append, AppendBody, Appended, Bounds, Claim, Claimed, Fingerprint, Log, LogError,
+    LogReader, OriginState, Ticket,
 };
 use clock::{LogClock, Saved};
 use directory::Directory;
@@ -258,6 +258,10 @@ impl Log for EmbeddedLog {
 
     fn bounds(&self, at: &PartitionId) -> Result<Bounds, LogError> {
         Ok(self.directory.partition(at)?.bounds())
+    }
+
+    fn ancestors(&self, at: &PartitionId) -> Result<Vec<Ancestor>, LogError> {
+        Ok(self.directory.partition(at)?.ancestors.clone())
     }
 
     async fn fingerprint(

@@ -217,7 +217,7 @@ fn check_identity(
     info: &SegmentInfo,
     opened: &Opened,
 ) -> Result<(), LogError> {
-    if opened.header.base == info.base && opened.header.incarnation == shared.incarnation {
+    if opened.header.base == info.base && shared.descends_from(opened.header.incarnation) {
         return Ok(());
     }
     let why = "the segment belongs to another place or another incarnation".to_owned();

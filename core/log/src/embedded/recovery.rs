@@ -28,12 +28,13 @@ use super::segment::{self, Opened, SegmentError, SegmentHeader, SnapshotHeader};
 use super::shared::SegmentInfo;
 use super::walk::WalkError;
 use super::{Env, create};
-use crate::api::{Fingerprint, LogError, OriginState};
+use crate::api::{Ancestor, Fingerprint, LogError, OriginState};
 use crate::fold::{Fold, Record};
 
 /// A partition as it was found.
 pub(crate) struct Recovered {
     pub incarnation: Incarnation,
+    pub ancestors: Vec<Ancestor>,
     pub segments: Vec<SegmentInfo>,
     pub end: u64,
     /// The writer's half, or why there can be none.
@@ -131,6 +132,7 @@ pub(crate) fn open(
             segments.push(info);
             return Ok(Recovered {
                 incarnation: header.incarnation,
+                ancestors: segment::shared_below(&snapshot.ancestors),
                 segments,
                 end: extent.end,
                 live: Err(damage(id, extent.end, path, at, why)),
@@ -259,7 +261,9 @@ fn unreadable(
         action = "restore the partition from a backup", "newest segment cannot be opened");
     let before = segments.last().and_then(|info| segment::open(&*env.fs, &info.path, None).ok());
     Recovered {
-        incarnation: before.map_or(Incarnation::NIL, |opened| opened.header.incarnation),
+        incarnation: before.as_ref().map_or(Incarnation::NIL, |opened| opened.header.incarnation),
+        ancestors: before
+            .map_or(Vec::new(), |opened| segment::shared_below(&opened.snapshot.ancestors)),
         segments,
         end: base,
         live: Err(damage(id, base, path, at, why.to_owned())),

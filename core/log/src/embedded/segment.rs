@@ -17,18 +17,20 @@
 //! ```
 //!
 //! A segment gets its name by a rename, after header, snapshot and (for a recovered tail) entries are synced; what has
-//! a name is whole up to `durable_to`. `clock_ms` is the log clock when its base was reached: the age of the segment
+//! a name is whole up to `durable_to`. A segment keeps the incarnation it was begun under: after a branch (restore, repair)
+//! the newest one has a new incarnation, whose `ancestors` name those of the segments before it. `clock_ms` is the log clock when its base was reached: the age of the segment
 //! before it. Not here: when to begin one (`partition`), which one counts after a crash (`recovery`).
 
 use std::path::Path;
 use std::sync::Arc;
 
 use bincode::{Decode, Encode};
-use garam_proto::{Incarnation, Malformed};
+use garam_proto::{Incarnation, LogOffset, Malformed};
 
 use super::entry::{self, Place};
 use super::fs::{Fs, LogFile};
 use super::walk::{Found, Walk, WalkError};
+use crate::api::Ancestor;
 use crate::fold::{Fold, SavedEpoch, SavedOrigin};
 
 pub(crate) const VERSION: u16 = 1;
@@ -51,8 +53,8 @@ pub(crate) struct SegmentHeader {
 /// The header of the snapshot entry.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct SnapshotHeader {
-    /// The incarnation this one branched from, and where.
-    pub parent: Option<(Incarnation, u64)>,
+    /// The incarnations this one branched from, and where each ended; the newest first.
+    pub ancestors: Vec<(Incarnation, u64)>,
     /// Of the entry before the base; 0 when there is none.
     pub fingerprint: u64,
     /// Entries below this offset were on stable storage when the file got its name.
@@ -61,6 +63,19 @@ pub(crate) struct SnapshotHeader {
     pub forgot_before_ms: u64,
     pub epochs: u32,
     pub origins: u32,
+}
+
+/// Ancestors a partition remembers. A cursor of an older one is no longer recognised and stops its pipeline.
+pub(crate) const MAX_ANCESTORS: usize = 256;
+
+/// What each ancestor still shares with the newest life: nothing at or above any later branch.
+pub(crate) fn shared_below(ancestors: &[(Incarnation, u64)]) -> Vec<Ancestor> {
+    let mut lowest = u64::MAX;
+    let shared = ancestors.iter().map(|&(incarnation, branch)| {
+        lowest = lowest.min(branch);
+        Ancestor { incarnation, until: LogOffset(lowest) }
+    });
+    shared.collect()
 }
 
 /// Why a segment cannot be opened.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use garam_proto::{AgentId, Generation, Incarnation, LogOffset, OriginId, PartitionId};
 use tokio::sync::watch;
 
-use crate::api::{Bounds, LogError, OriginState};
+use crate::api::{Ancestor, Bounds, LogError, OriginState};
 
 /// One segment file of a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +31,7 @@ pub(crate) struct PartitionShared {
     /// Which partition this is for the writer.
     pub number: usize,
     pub incarnation: Incarnation,
+    pub ancestors: Vec<Ancestor>,
     pub end: watch::Receiver<u64>,
     pub counters: Counters,
     segments: Mutex<Vec<SegmentInfo>>,
@@ -58,7 +59,7 @@ impl PartitionShared {
     pub(crate) fn new(
         id: PartitionId,
         number: usize,
-        incarnation: Incarnation,
+        (incarnation, ancestors): (Incarnation, Vec<Ancestor>),
         segments: Vec<SegmentInfo>,
         end: watch::Receiver<u64>,
     ) -> Self {
@@ -66,6 +67,7 @@ impl PartitionShared {
             id,
             number,
             incarnation,
+            ancestors,
             end,
             counters: Counters::default(),
             segments: Mutex::new(segments),
@@ -81,6 +83,12 @@ impl PartitionShared {
         let end = *self.end.borrow();
         let start = held(&self.segments).first().map_or(end, |segment| segment.base);
         Bounds { incarnation: self.incarnation, start: LogOffset(start), end: LogOffset(end) }
+    }
+
+    /// Whether a segment of this incarnation may be one of this partition's.
+    pub(crate) fn descends_from(&self, incarnation: Incarnation) -> bool {
+        self.incarnation == incarnation
+            || self.ancestors.iter().any(|ancestor| ancestor.incarnation == incarnation)
     }
 
     /// The segment that holds `offset`, or would if it were the next; and the base of the segment behind it.

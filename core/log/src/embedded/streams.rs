@@ -110,8 +110,13 @@ impl Writer {
     fn take_in(&mut self, stream: usize, id: PartitionId, recovered: Recovered) {
         let number = self.partitions.len();
         let (published, end) = watch::channel(recovered.end);
-        let shared =
-            PartitionShared::new(id, number, recovered.incarnation, recovered.segments, end);
+        let shared = PartitionShared::new(
+            id,
+            number,
+            (recovered.incarnation, recovered.ancestors),
+            recovered.segments,
+            end,
+        );
         if let Err(fault) = &recovered.live {
             shared.set_fault(fault);
         }
@@ -143,6 +148,7 @@ fn not_opened(id: &PartitionId, error: &LogError) -> Recovered {
     };
     Recovered {
         incarnation: Incarnation::NIL,
+        ancestors: Vec::new(),
         segments: Vec::new(),
         end: 0,
         live: Err(fault),

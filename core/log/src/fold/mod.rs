@@ -23,7 +23,7 @@ use std::sync::Arc;
 use bincode::{Decode, Encode};
 use garam_proto::{AgentId, Descriptor, LineageId, OriginId, SessionId, SourceName};
 
-pub(crate) use record::{AdvanceRecord, ClaimRecord, GapRecord, Record, RetireRecord};
+pub(crate) use record::{AdvanceRecord, ClaimRecord, GapRecord, LossRecord, Record, RetireRecord};
 
 use crate::api::{Claim, OriginState};
 
@@ -140,6 +140,7 @@ impl Fold {
         let state = self.get(record.origin());
         let state = match (record, state) {
             (Record::Claim(claim), state) => return decide_claim(claim, state),
+            (Record::Loss(loss), state) => return decide_loss(loss, state),
             (_, None) => return Verdict::Unknown,
             (_, Some(state)) => state,
         };
@@ -168,6 +169,9 @@ impl Fold {
         if let Record::Claim(claim) = record {
             return Some(self.apply_claim(claim));
         }
+        if let Record::Loss(loss) = record {
+            return Some(self.apply_loss(loss));
+        }
         let held = self.origins.get_mut(record.origin())?;
         let was_retired = held.state.retired;
         let state = Arc::make_mut(&mut held.state);
@@ -193,7 +197,7 @@ impl Fold {
                 state.retired = true;
                 held.retired_at_ms = retire.clock_ms;
             }
-            Record::Claim(_) => {}
+            Record::Claim(_) | Record::Loss(_) => {}
         }
         let after = held.state.clone();
         self.count_live(was_retired, after.retired);
@@ -252,6 +256,36 @@ impl Fold {
         state
     }
 
+    fn apply_loss(&mut self, loss: &LossRecord) -> Arc<OriginState> {
+        let after = &loss.after;
+        let epoch = self.epochs.entry((after.origin.agent, after.source.clone())).or_insert(0);
+        *epoch = (*epoch).max(after.source_epoch);
+        let held = Held::from(after.clone());
+        let state = held.state.clone();
+        let was_retired = match self.origins.insert(after.origin, held) {
+            Some(before) => before.state.retired,
+            None => {
+                self.live += 1;
+                false
+            }
+        };
+        self.count_live(was_retired, after.retired);
+        state
+    }
+
+    /// Whether `branch`, with which a new life begins, says the same of every origin. Its source epochs may be larger.
+    pub(crate) fn is_restated_by(&self, branch: &Self) -> bool {
+        let raised = |(source, epoch): (&(AgentId, SourceName), &u32)| {
+            branch.epochs.get(source).is_some_and(|newer| newer >= epoch)
+        };
+        self.origins == branch.origins && self.epochs.iter().all(raised)
+    }
+
+    /// Raises every source epoch: whatever was given out after a backup was taken is below.
+    pub(crate) fn raise_epochs(&mut self, by: u32) {
+        self.epochs.values_mut().for_each(|epoch| *epoch = epoch.saturating_add(by));
+    }
+
     fn count_live(&mut self, was_retired: bool, is_retired: bool) {
         match (was_retired, is_retired) {
             (false, true) => self.live -= 1,
@@ -270,6 +304,21 @@ fn decide_claim(claim: &ClaimRecord, known: Option<&Arc<OriginState>>) -> Verdic
             Verdict::Invalid("a lineage is given once")
         }
         Some(state) if state.mark != claim.from => Verdict::Invalid("a claim does not move a mark"),
+        Some(_) => Verdict::Accept,
+    }
+}
+
+fn decide_loss(loss: &LossRecord, known: Option<&Arc<OriginState>>) -> Verdict {
+    let after = &loss.after;
+    match known {
+        _ if after.mark < loss.from => Verdict::Invalid("a loss does not move a mark back"),
+        None if loss.registers => Verdict::Accept,
+        None => Verdict::Unknown,
+        Some(_) if loss.registers => Verdict::Invalid("the origin is registered already"),
+        Some(state) if state.lineage != after.lineage => {
+            Verdict::Invalid("a lineage is given once")
+        }
+        Some(state) if state.mark != loss.from => Verdict::Invalid("a loss begins at the mark"),
         Some(_) => Verdict::Accept,
     }
 }

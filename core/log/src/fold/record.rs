@@ -2,6 +2,7 @@
 //!
 //! The order of fields is the order on disk (bincode): a field is only ever added with a new format version.
 
+use super::SavedOrigin;
 use bincode::{Decode, Encode};
 use garam_proto::message::{ClaimReason, GapReason};
 use garam_proto::{BlockHeader, Descriptor, LineageId, OriginId, SessionId, SourceName};
@@ -14,6 +15,7 @@ pub(crate) enum Record {
     Gap(GapRecord),
     Advance(AdvanceRecord),
     Retire(RetireRecord),
+    Loss(Box<LossRecord>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -61,6 +63,16 @@ pub(crate) struct RetireRecord {
     pub clock_ms: u64,
 }
 
+/// Stands where entries could not be read any more, written by a repair and by nobody else: the bytes `[from, after.mark)`
+/// are lost, and this is the origin as it stood behind them.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct LossRecord {
+    /// The origin's registration is among what was lost.
+    pub registers: bool,
+    pub from: u128,
+    pub after: SavedOrigin,
+}
+
 impl Record {
     pub(crate) fn origin(&self) -> &OriginId {
         match self {
@@ -69,6 +81,7 @@ impl Record {
             Self::Gap(gap) => &gap.origin,
             Self::Advance(advance) => &advance.origin,
             Self::Retire(retire) => &retire.origin,
+            Self::Loss(loss) => &loss.after.origin,
         }
     }
 
@@ -79,6 +92,7 @@ impl Record {
             Self::Gap(gap) => gap.session,
             Self::Advance(advance) => advance.session,
             Self::Retire(retire) => retire.session,
+            Self::Loss(loss) => loss.after.claim,
         }
     }
 
@@ -89,6 +103,7 @@ impl Record {
             Self::Gap(gap) => (gap.from, gap.to),
             Self::Advance(advance) => (advance.from, advance.to),
             Self::Retire(retire) => (retire.mark, retire.mark),
+            Self::Loss(loss) => (loss.from, loss.after.mark),
         }
     }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use garam_flow::quarantine_stream;
 use garam_log::{
-    Append, AppendBody, Appended, Bounds, Claim, Claimed, Entry, EntryBody, Fingerprint, Log,
-    LogError, LogReader, OriginState, Ticket,
+    Ancestor, Append, AppendBody, Appended, Bounds, Claim, Claimed, Entry, EntryBody, Fingerprint,
+    Log, LogError, LogReader, OriginState, Ticket,
 };
 use garam_proto::{
     AgentId, BlockHeader, BlockKind, Descriptor, Incarnation, LogOffset, OriginId, PartitionId,
@@ -45,6 +45,7 @@ pub(crate) struct LogState {
 
 pub(crate) struct Partition {
     pub(crate) incarnation: Incarnation,
+    pub(crate) ancestors: Vec<Ancestor>,
     pub(crate) start: LogOffset,
     /// All entries ever durable; those below `start` are trimmed.
     pub(crate) entries: Vec<Entry>,
@@ -138,6 +139,7 @@ impl Partition {
     fn new(seed: u8) -> Self {
         Self {
             incarnation: Incarnation([seed; 16]),
+            ancestors: Vec::new(),
             start: LogOffset::ZERO,
             entries: Vec::new(),
             unsynced: Vec::new(),
@@ -305,6 +307,10 @@ impl Log for FakeLog {
         let partition = &state.log.partitions[at];
         let (incarnation, start, end) = (partition.incarnation, partition.start, partition.end());
         Ok(Bounds { incarnation, start, end })
+    }
+
+    fn ancestors(&self, at: &PartitionId) -> Result<Vec<Ancestor>, LogError> {
+        Ok(self.world.lock().log.partitions[at].ancestors.clone())
     }
 
     async fn fingerprint(
