@@ -10,17 +10,21 @@ use std::path::{Component, Path, PathBuf};
 type Problems = Vec<String>;
 
 /// A room: its folder, and the rooms it may import. In the order in which data flows.
-const ROOMS: [(&str, &[&str]); 10] = [
+const ROOMS: [(&str, &[&str]); 11] = [
     ("proto", &[]),
-    ("agent", &["proto"]),
-    ("core/log", &["proto"]),
+    ("disk", &[]),
+    ("agent", &["proto", "disk"]),
+    ("core/log", &["proto", "disk"]),
     ("core/meta", &["proto", "stage"]),
     ("core/stage", &["proto"]),
     ("core/refine", &["proto", "stage"]),
     ("core/flow", &["proto", "log", "stage"]),
     ("core/sink", &["proto", "stage"]),
-    ("core", &["proto", "log", "meta", "stage", "refine", "flow", "sink"]),
-    ("soak-tests", &["proto", "agent", "log", "meta", "stage", "refine", "flow", "sink", "core"]),
+    ("core", &["proto", "disk", "log", "meta", "stage", "refine", "flow", "sink"]),
+    (
+        "soak-tests",
+        &["proto", "disk", "agent", "log", "meta", "stage", "refine", "flow", "sink", "core"],
+    ),
 ];
 
 /// Folders that hold what programs write, not what people do.

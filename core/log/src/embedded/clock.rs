@@ -13,8 +13,9 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use garam_disk::Fs;
+
 use super::entry::Fields;
-use super::fs::Fs;
 
 const MAGIC: [u8; 8] = *b"GARAMCLK";
 const FILE_LEN: usize = 28;

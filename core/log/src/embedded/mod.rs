@@ -18,7 +18,6 @@ pub(crate) mod config;
 pub(crate) mod create;
 pub(crate) mod directory;
 pub(crate) mod entry;
-pub(crate) mod fs;
 mod partition;
 pub(crate) mod reader;
 pub(crate) mod recovery;
@@ -39,12 +38,12 @@ use std::thread::JoinHandle;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use garam_disk::{Fs, RealFs};
 use garam_proto::{AgentId, Descriptor, LogOffset, PartitionId, StreamName};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 pub use clock::{RealTime, Time};
 pub use config::{LogConfig, OnFull, StreamConfig};
-pub use fs::{Fs, Listed, LogFile, RealFs};
 pub use stats::{PartitionStats, Progress, State};
 
 use crate::api::{

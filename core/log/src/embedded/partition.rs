@@ -11,11 +11,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use garam_disk::DiskFile;
 use garam_proto::{Incarnation, LogOffset, Malformed, OriginId, PartitionId};
 use tokio::sync::watch;
 
 use super::entry::{self, Place};
-use super::fs::LogFile;
 use super::recovery::{self, Extent};
 use super::segment::{self, SegmentHeader};
 use super::shared::{Counters, PartitionShared};
@@ -40,7 +40,7 @@ pub(crate) struct Partition {
 
 /// The segment that is written to.
 pub(crate) struct Active {
-    pub file: Arc<dyn LogFile>,
+    pub file: Arc<dyn DiskFile>,
     pub salt: u64,
     /// Where its first entry begins.
     pub entries_at: u64,

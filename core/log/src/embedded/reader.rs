@@ -10,11 +10,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use garam_disk::Fs;
 use garam_proto::LogOffset;
 use tokio::sync::watch;
 
 use super::entry;
-use super::fs::Fs;
 use super::recovery::{self, damage, io};
 use super::segment::{self, Opened, SegmentError};
 use super::shared::{PartitionShared, SegmentInfo};

@@ -25,10 +25,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bincode::{Decode, Encode};
+use garam_disk::{DiskFile, Fs};
 use garam_proto::{Incarnation, LogOffset, Malformed};
 
 use super::entry::{self, Place};
-use super::fs::{Fs, LogFile};
 use super::walk::{Found, Walk, WalkError};
 use crate::api::Ancestor;
 use crate::fold::{Fold, SavedEpoch, SavedOrigin};
@@ -195,7 +195,7 @@ pub(crate) fn open(fs: &dyn Fs, path: &Path, limit: Option<u64>) -> Result<Opene
 }
 
 pub(crate) fn open_file(
-    file: Arc<dyn LogFile>,
+    file: Arc<dyn DiskFile>,
     limit: Option<u64>,
 ) -> Result<Opened, SegmentError> {
     let limit = match limit {

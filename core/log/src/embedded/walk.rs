@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use garam_disk::DiskFile;
+
 use super::entry::{PREFIX_LEN, Prefix};
-use super::fs::LogFile;
 
 /// How much is read ahead.
 const READ_AHEAD: usize = 1024 * 1024;
@@ -21,7 +22,7 @@ const COPY_UP_TO: usize = 16 * 1024;
 
 /// A position in a segment file.
 pub(crate) struct Walk {
-    file: Arc<dyn LogFile>,
+    file: Arc<dyn DiskFile>,
     salt: u64,
     /// Where the next entry begins.
     at: u64,
@@ -48,7 +49,7 @@ pub(crate) enum WalkError {
 }
 
 impl Walk {
-    pub(crate) fn new(file: Arc<dyn LogFile>, salt: u64, at: u64) -> Self {
+    pub(crate) fn new(file: Arc<dyn DiskFile>, salt: u64, at: u64) -> Self {
         Self { file, salt, at, buffer: Bytes::new(), buffer_at: 0 }
     }
 
@@ -56,7 +57,7 @@ impl Walk {
         self.at
     }
 
-    pub(crate) fn file(&self) -> &Arc<dyn LogFile> {
+    pub(crate) fn file(&self) -> &Arc<dyn DiskFile> {
         &self.file
     }
 
@@ -129,7 +130,7 @@ impl Walk {
 }
 
 /// Reads up to `len` bytes; fewer only at the end of the file.
-fn read(file: &dyn LogFile, at: u64, len: usize) -> io::Result<Bytes> {
+fn read(file: &dyn DiskFile, at: u64, len: usize) -> io::Result<Bytes> {
     let mut bytes = BytesMut::zeroed(len);
     let mut filled = 0;
     while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {

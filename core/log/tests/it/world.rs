@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use garam_log::embedded::{Env, Fs, Listed, LogFile, RealFs, Time};
+use garam_disk::{DiskFile, Fs, Listed, RealFs};
+use garam_log::embedded::{Env, Time};
 
 /// Which call fails next, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,20 +56,20 @@ impl Disk {
         path.to_string_lossy().contains(part.as_str()).then_some(*fault)
     }
 
-    fn file(&self, path: &Path, inner: Arc<dyn LogFile>) -> Arc<dyn LogFile> {
+    fn file(&self, path: &Path, inner: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
         Arc::new(File { disk: self.clone(), path: path.to_path_buf(), inner })
     }
 }
 
 impl Fs for Disk {
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         if let Some(Fault::Create(kind)) = self.fault_at(path) {
             return Err(kind.into());
         }
         Ok(self.file(path, RealFs.create(path)?))
     }
 
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         Ok(self.file(path, RealFs.open(path)?))
     }
 
@@ -103,10 +104,10 @@ impl Fs for Disk {
 struct File {
     disk: Disk,
     path: std::path::PathBuf,
-    inner: Arc<dyn LogFile>,
+    inner: Arc<dyn DiskFile>,
 }
 
-impl LogFile for File {
+impl DiskFile for File {
     fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
         self.inner.read_at(into, at)
     }
@@ -131,6 +132,10 @@ impl LogFile for File {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.inner.set_len(len)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.inner.allocate(len)
     }
 
     fn size(&self) -> io::Result<u64> {

@@ -1,9 +1,7 @@
-//! The file calls the log makes, as a seam: the real ones here, failing ones in tests.
+//! The operating system's files.
 //!
-//! In: paths and bytes. Out: what the operating system answered, unchanged. Promise: every byte that the writer and
-//! recovery put on disk, and every sync, rename and removal, passes through [`Fs`], so that a test can fail, tear or
-//! lose any of them.
-//! Not here: what is written (`segment`, `entry`), what an error means (`partition`).
+//! Promise: each method is the one call it is named after, and a new folder is durable before anything is put into it.
+//! Not here: retries. The one exception is room on file systems that cannot set it aside: there it is written.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -11,56 +9,26 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FallocateFlags, FlockOperation};
+use rustix::io::Errno;
 
-/// A folder's view of the disk.
-pub trait Fs: Send + Sync + 'static {
-    /// Creates a file for reading and writing; an existing one is emptied.
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn LogFile>>;
-    /// Opens a file for reading only.
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn LogFile>>;
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-    fn remove(&self, path: &Path) -> io::Result<()>;
-    /// Creates the folder and those above it, each synced into its parent.
-    fn create_dir(&self, path: &Path) -> io::Result<()>;
-    /// Makes creations, renames and removals in this folder durable.
-    fn sync_dir(&self, path: &Path) -> io::Result<()>;
-    /// The names in a folder; none when it does not exist.
-    fn list(&self, path: &Path) -> io::Result<Vec<Listed>>;
-    /// Takes the lock file for this process until the guard is dropped; `None` when another process holds it.
-    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>>;
-}
+use crate::{DiskFile, Fs, Listed};
 
-/// An open file, read and written at explicit positions.
-pub trait LogFile: Send + Sync {
-    /// Reads at most `into.len()` bytes; 0 at the end.
-    fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize>;
-    fn write_all_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
-    /// `fdatasync`: bytes and length.
-    fn sync(&self) -> io::Result<()>;
-    fn set_len(&self, len: u64) -> io::Result<()>;
-    fn size(&self) -> io::Result<u64>;
-}
-
-/// One name in a folder.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed {
-    pub name: String,
-    pub is_dir: bool,
-}
+/// Room that a file system cannot set aside is written in pieces of this size.
+const ZEROS: usize = 1024 * 1024;
 
 /// The operating system's files.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RealFs;
 
 impl Fs for RealFs {
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
         Ok(Arc::new(file))
     }
 
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         Ok(Arc::new(std::fs::File::open(path)?))
     }
 
@@ -115,13 +83,13 @@ impl Fs for RealFs {
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Box::new(file))),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(Errno::WOULDBLOCK) => Ok(None),
             Err(errno) => Err(errno.into()),
         }
     }
 }
 
-impl LogFile for std::fs::File {
+impl DiskFile for std::fs::File {
     fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
         FileExt::read_at(self, into, at)
     }
@@ -138,7 +106,26 @@ impl LogFile for std::fs::File {
         std::fs::File::set_len(self, len)
     }
 
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        match rustix::fs::fallocate(self, FallocateFlags::empty(), 0, len) {
+            Ok(()) => std::fs::File::set_len(self, len),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_zeros(self, len),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
     fn size(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
     }
+}
+
+fn write_zeros(file: &std::fs::File, len: u64) -> io::Result<()> {
+    let zeros = vec![0; ZEROS];
+    let mut at = 0;
+    while at < len {
+        let piece = usize::try_from(len - at).map_or(ZEROS, |rest| rest.min(ZEROS));
+        FileExt::write_all_at(file, zeros.get(..piece).unwrap_or(&zeros), at)?;
+        at += piece as u64;
+    }
+    file.set_len(len)
 }
