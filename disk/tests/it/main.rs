@@ -1,1 +1,3 @@
+//! The seam, on real files.
+
 mod real;

@@ -10,11 +10,12 @@ use std::path::{Component, Path, PathBuf};
 type Problems = Vec<String>;
 
 /// A room: its folder, and the rooms it may import. In the order in which data flows.
-const ROOMS: [(&str, &[&str]); 11] = [
+const ROOMS: [(&str, &[&str]); 12] = [
     ("proto", &[]),
     ("disk", &[]),
-    ("agent", &["proto", "disk"]),
-    ("core/log", &["proto", "disk"]),
+    ("disk/faulty", &["disk"]),
+    ("agent", &["proto", "disk", "faulty-disk"]),
+    ("core/log", &["proto", "disk", "faulty-disk"]),
     ("core/meta", &["proto", "stage"]),
     ("core/stage", &["proto"]),
     ("core/refine", &["proto", "stage"]),
@@ -188,6 +189,9 @@ fn imports(room: &str, allowed: &[&str], manifest: &str) -> Problems {
             continue;
         };
         for name in dependencies.keys() {
+            if name == "garam-faulty-disk" && table != "dev-dependencies" {
+                problems.push(format!("{room}: {name} is for tests ({table})"));
+            }
             let stranger = name.strip_prefix("garam-").filter(|name| !allowed.contains(name));
             if let Some(stranger) = stranger {
                 problems.push(format!("{room}: {stranger} is not below it ({table})"));
@@ -342,6 +346,9 @@ mod can_fail {
         };
         check("agent", &["proto"], "[dependencies]\ngaram-proto.workspace = true", 0);
         check("agent", &["proto"], "[dependencies]\ngaram-stage.workspace = true", 1);
+        let faulty = "garam-faulty-disk.workspace = true";
+        check("agent", &["faulty-disk"], &format!("[dev-dependencies]\n{faulty}"), 0);
+        check("agent", &["faulty-disk"], &format!("[dependencies]\n{faulty}"), 1);
         check("agent", &["proto"], "[dev-dependencies]\ngaram-log = { path = \"x\" }", 1);
         check("core/log", &["proto"], "[dependencies]\nactix = \"1\"\nactix-rt = \"1\"", 2);
         check("core", &["proto"], "[dependencies]\nactix = \"1\"", 0);
