@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use garam_stage::{Failure, FailureKind};
 
+use crate::copy;
+
 #[derive(Debug, thiserror::Error)]
 pub enum MetaError {
     #[error(
@@ -16,8 +18,21 @@ pub enum MetaError {
         .path.display()
     )]
     Foreign { path: PathBuf },
-    #[error("{} is damaged: {found}: restore it from a backup, nothing was changed", .path.display())]
+    #[error(
+        "{} is damaged: {found}; nothing was changed: {}",
+        .path.display(), ways_out(.path)
+    )]
     Damaged { path: PathBuf, found: String },
+    #[error(
+        "{} is not what its copy says: the {what} of the copy is not in it (restored from an older backup, or damaged); nothing was changed: {}; if the file is right, remove the copy",
+        .path.display(), ways_out(.path)
+    )]
+    OtherThanCopy { path: PathBuf, what: String },
+    #[error(
+        "{} is missing or empty, but its copy is there: put the copy back (cp {} {}); or remove the copy too, and the core starts with new ids: pipelines then begin as at their first start",
+        .path.display(), copy::path_of(.path).display(), .path.display()
+    )]
+    Missing { path: PathBuf },
     #[error("{}: {what} holds {found:?}, which is not its form", .path.display())]
     Stored { path: PathBuf, what: &'static str, found: String },
     #[error(
@@ -50,7 +65,10 @@ impl MetaError {
             Self::NewerFormat { .. } | Self::Foreign { .. } | Self::PlanCollision { .. } => {
                 FailureKind::Config
             }
-            Self::Damaged { .. } | Self::Stored { .. } => FailureKind::Corrupt,
+            Self::Damaged { .. }
+            | Self::OtherThanCopy { .. }
+            | Self::Missing { .. }
+            | Self::Stored { .. } => FailureKind::Corrupt,
             Self::TooLarge { .. } => FailureKind::Internal,
             Self::Sql { source, .. } => match primary_code(source) {
                 _ if is_contention(source) => FailureKind::Contention,
@@ -74,6 +92,15 @@ impl From<MetaError> for Failure {
             _ => failure,
         }
     }
+}
+
+/// The choices of an operator whose file cannot be used.
+fn ways_out(path: &Path) -> String {
+    format!(
+        "stop the core, move {0}, {0}-wal and {0}-shm away, then put back {1} as {0}, or a backup; without either remove {1} too, and the core starts with new ids: pipelines then begin as at their first start",
+        path.display(),
+        copy::path_of(path).display()
+    )
 }
 
 /// Another connection holds the file: SQLITE_BUSY, SQLITE_LOCKED.

@@ -1,8 +1,9 @@
 //! The core's small durable tables, in one SQLite file of the data folder.
 //!
 //! In: what the core learns once and must not forget. Out: the same, after any crash. Promise: what a call returned as done
-//! is on stable storage (WAL, `synchronous = FULL`), with one documented exception: remembered cursors are written at most
-//! every half second ([`memory`]). A file of a newer version, of another program or with damage is refused, never repaired.
+//! is on stable storage (WAL, `synchronous = FULL`), with one documented exception: where a cursor stands is written by
+//! [`Meta::flush`] ([`memory`]), so that delivery never waits for this file. A file of a newer version, of another program,
+//! with damage, or that contradicts its own copy ([`copy`]) is refused, never repaired and never changed.
 //!
 //! ```text
 //! installation   the cluster's id, minted when the file is made
@@ -12,9 +13,11 @@
 //! ```
 //!
 //! Not here: cursors themselves (the destination keeps them with the rows), the log's registry of origins (the log), secrets.
-//! Reading order: [`schema`] (tables and their versions) → [`tables`] (names, plans, agents) → [`memory`] → [`error`].
+//! Reading order: [`schema`] (tables and their versions) → [`copy`] → [`tables`] (names, plans, agents) → [`memory`] →
+//! [`error`].
 #![forbid(unsafe_code)]
 
+mod copy;
 mod error;
 mod memory;
 mod schema;
@@ -22,6 +25,7 @@ mod tables;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use garam_proto::ClusterId;
@@ -47,31 +51,33 @@ pub struct Meta {
     connection: tokio::sync::Mutex<SqliteConnection>,
     cluster: ClusterId,
     memory: Memory,
+    /// The copy lacks something that this file has.
+    copy_is_behind: AtomicBool,
 }
 
 impl Meta {
     /// Opens or makes the file, checks it and brings it to this version.
     pub async fn open(path: &Path) -> Result<Arc<Self>, MetaError> {
         let failed = |source| MetaError::sql(path, "open", source);
-        let mut connection = SqliteConnectOptions::new()
-            .filename(path)
+        inspect(path).await?;
+        // Only now that the file is known to be ours and whole may it be changed.
+        let mut connection = options(path)
             .create_if_missing(true)
-            .busy_timeout(BUSY_TIMEOUT)
-            .disable_statement_logging()
+            .pragma("synchronous", "FULL")
             .connect()
             .await
             .map_err(failed)?;
-        schema::check(&mut connection, path).await?;
-        // Only now that the file is known to be ours may it be changed.
         enter_wal(&mut connection).await.map_err(failed)?;
-        sqlx::query("PRAGMA synchronous = FULL").execute(&mut connection).await.map_err(failed)?;
         let cluster = schema::migrate(&mut connection, path).await?;
-        Ok(Arc::new(Self {
+        let meta = Self {
             path: path.to_owned(),
             connection: tokio::sync::Mutex::new(connection),
             cluster,
             memory: Memory::default(),
-        }))
+            copy_is_behind: AtomicBool::new(true),
+        };
+        meta.copy(&mut *meta.connection.lock().await).await;
+        Ok(Arc::new(meta))
     }
 
     /// Which installation this is.
@@ -82,6 +88,37 @@ impl Meta {
     fn error(&self, action: &'static str, source: sqlx::Error) -> MetaError {
         MetaError::sql(&self.path, action, source)
     }
+}
+
+/// Refuses a file that is damaged, somebody else's or newer, and one that its copy contradicts. A reader's connection, so
+/// that not even the write-ahead log of a refused file is touched.
+async fn inspect(path: &Path) -> Result<(), MetaError> {
+    // The copy first: whatever it holds was in the file before.
+    let copied = copy::read(path).await;
+    // Missing or empty. SQLite would remove the write-ahead log of an empty file.
+    if std::fs::metadata(path).map_or(true, |file| file.len() == 0) {
+        return match copied {
+            Some(_) => Err(MetaError::Missing { path: path.to_owned() }),
+            None => Ok(()),
+        };
+    }
+    let failed = |source| MetaError::sql(path, "open", source);
+    let mut connection = options(path).read_only(true).connect().await.map_err(failed)?;
+    schema::check(&mut connection, path).await?;
+    if let Some(copied) = copied {
+        let held = copy::registry(&mut connection).await.map_err(failed)?;
+        if let Some(what) = copied.missing_in(&held) {
+            return Err(MetaError::OtherThanCopy { path: path.to_owned(), what });
+        }
+    }
+    Ok(())
+}
+
+fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .busy_timeout(BUSY_TIMEOUT)
+        .disable_statement_logging()
 }
 
 /// Switches to the write-ahead log. Where two processes do so at the same moment SQLite gives one of them up at once

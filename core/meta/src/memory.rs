@@ -1,14 +1,12 @@
 //! What the core remembers about cursors: so that a destination that lost its cursor is noticed, and a batch that keeps
 //! failing is taken apart.
 //!
-//! *Cursors* come after every batch, far too often for a sync each. The first one of a key is written at once: from then on
-//! an empty destination is noticed. Later ones are written together, at most every [`EVERY`], and by [`Meta::flush`]; after a
+//! *Cursors* come after every batch, far too often for a sync each. The first one of a key is durable when the call returns:
+//! from then on an empty destination is noticed. Later ones are only noted, and written by [`Meta::flush`], which the core
+//! calls every few seconds: delivery waits neither for this file's disk nor for another process that holds it. After a
 //! crash the remembered offset may be that much too old, which is harmless, since only its existence decides anything.
-//! *Attempts* are durable when the call returns: they are counted before a retry that may end the process.
-
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+//! *Attempts* are durable when the call returns: they are counted before a retry that may end the process. Clearing them may
+//! fail: a count is of one offset, and delivery has passed it.
 
 use async_trait::async_trait;
 use garam_proto::LogOffset;
@@ -17,13 +15,13 @@ use serde_json::json;
 use sqlx::query::{Query, QueryScalar};
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Sqlite, SqliteConnection};
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::Meta;
 use crate::error::MetaError;
 use crate::tables::now_us;
-
-/// The shortest time between two writes of remembered cursors.
-const EVERY: Duration = Duration::from_millis(500);
 
 const STORE: &str = "\
 INSERT INTO cursors (pipeline, partition, slot_first, slot_last, next, seen_us) \
@@ -39,70 +37,83 @@ RETURNING count";
 /// Cursors seen by this process.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
-    seen: Mutex<Seen>,
-}
-
-#[derive(Debug, Default)]
-struct Seen {
-    cursors: HashMap<CursorKey, Remembered>,
-    written: Option<Instant>,
+    seen: Mutex<HashMap<CursorKey, Remembered>>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Remembered {
     next: LogOffset,
-    is_stored: bool,
+    on_disk: OnDisk,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OnDisk {
+    Nothing,
+    /// Some offset: enough to notice that a destination lost its cursor.
+    Older,
+    This,
 }
 
 impl Memory {
-    fn seen(&self) -> MutexGuard<'_, Seen> {
+    fn seen(&self) -> MutexGuard<'_, HashMap<CursorKey, Remembered>> {
         // Every change is one assignment, so a panic elsewhere leaves nothing half done.
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a cursor; returns whether it is time to write.
-    fn note(&self, key: &CursorKey, next: LogOffset, now: Instant) -> bool {
+    /// Notes a cursor; returns what is on disk of its key, as far as this process knows.
+    fn note(&self, key: &CursorKey, next: LogOffset) -> OnDisk {
         let mut seen = self.seen();
-        let remembered = Remembered { next, is_stored: false };
-        let is_first = seen.cursors.insert(key.clone(), remembered).is_none();
-        is_first || seen.written.is_none_or(|written| now.duration_since(written) >= EVERY)
+        let on_disk = match seen.get(key) {
+            None | Some(Remembered { on_disk: OnDisk::Nothing, .. }) => OnDisk::Nothing,
+            Some(_) => OnDisk::Older,
+        };
+        seen.insert(key.clone(), Remembered { next, on_disk });
+        on_disk
     }
 
     fn get(&self, key: &CursorKey) -> Option<LogOffset> {
-        self.seen().cursors.get(key).map(|remembered| remembered.next)
+        self.seen().get(key).map(|remembered| remembered.next)
     }
 
     fn unstored(&self) -> Vec<(CursorKey, LogOffset)> {
         let seen = self.seen();
-        let unstored = seen.cursors.iter().filter(|(_, remembered)| !remembered.is_stored);
+        let unstored = seen.iter().filter(|(_, remembered)| remembered.on_disk != OnDisk::This);
         unstored.map(|(key, remembered)| (key.clone(), remembered.next)).collect()
     }
 
-    fn stored(&self, cursors: &[(CursorKey, LogOffset)], now: Instant) {
-        let mut seen = self.seen();
-        seen.written = Some(now);
-        for (key, next) in cursors {
-            if let Some(remembered) = seen.cursors.get_mut(key)
-                && remembered.next == *next
-            {
-                remembered.is_stored = true;
-            }
+    fn stored(&self, key: &CursorKey, next: LogOffset) {
+        if let Some(remembered) = self.seen().get_mut(key) {
+            let is_newest = remembered.next == next;
+            remembered.on_disk = if is_newest { OnDisk::This } else { OnDisk::Older };
         }
     }
 }
 
 impl Meta {
-    /// Writes the cursors that are remembered in memory only. Called at shutdown.
+    /// Writes what is remembered in memory only, and the copy when it is behind. Called every few seconds and at shutdown.
     pub async fn flush(&self) -> Result<(), MetaError> {
         // Collected under the connection's lock, so that an older offset is never written over a newer one.
         let mut connection = self.connection.lock().await;
         let cursors = self.memory.unstored();
-        if cursors.is_empty() {
-            return Ok(());
+        if !cursors.is_empty() {
+            self.store(&mut connection, &cursors).await?;
         }
-        self.store(&mut connection, &cursors).await?;
-        self.memory.stored(&cursors, Instant::now());
+        for (key, next) in &cursors {
+            self.memory.stored(key, *next);
+        }
+        self.copy(&mut connection).await;
         Ok(())
+    }
+
+    /// The cursor of an earlier process.
+    async fn stored_cursor(&self, key: &CursorKey) -> Result<Option<LogOffset>, MetaError> {
+        let sql = "SELECT next FROM cursors WHERE pipeline = ? AND partition = ? AND slot_first = ? AND slot_last = ?";
+        let mut connection = self.connection.lock().await;
+        let next: Option<i64> = scalar(sql, key)
+            .fetch_optional(&mut *connection)
+            .await
+            .map_err(|source| self.error("read a remembered cursor from", source))?;
+        Ok(next.map(|next| LogOffset(next.cast_unsigned())))
     }
 
     async fn store(
@@ -131,23 +142,23 @@ impl Meta {
 #[async_trait]
 impl CursorMemory for Meta {
     async fn remembered(&self, key: &CursorKey) -> Result<Option<LogOffset>, Failure> {
-        if let Some(next) = self.memory.get(key) {
-            return Ok(Some(next));
+        match self.memory.get(key) {
+            Some(next) => Ok(Some(next)),
+            None => Ok(self.stored_cursor(key).await?),
         }
-        let sql = "SELECT next FROM cursors WHERE pipeline = ? AND partition = ? AND slot_first = ? AND slot_last = ?";
-        let mut connection = self.connection.lock().await;
-        let next: Option<i64> = scalar(sql, key)
-            .fetch_optional(&mut *connection)
-            .await
-            .map_err(|source| self.error("read a remembered cursor from", source))?;
-        Ok(next.map(|next| LogOffset(next.cast_unsigned())))
     }
 
     async fn remember(&self, key: &CursorKey, next: LogOffset) -> Result<(), Failure> {
-        if self.memory.note(key, next, Instant::now()) {
-            self.flush().await?;
+        signed(next)?;
+        if self.memory.note(key, next) != OnDisk::Nothing {
+            return Ok(());
         }
-        Ok(())
+        if let Some(before) = self.stored_cursor(key).await? {
+            self.memory.stored(key, before);
+            return Ok(());
+        }
+        self.copy_is_behind.store(true, Ordering::Relaxed);
+        Ok(self.flush().await?)
     }
 
     async fn attempts(&self, key: &CursorKey, next: LogOffset) -> Result<u32, Failure> {
@@ -174,10 +185,10 @@ impl CursorMemory for Meta {
     async fn clear_attempts(&self, key: &CursorKey) -> Result<(), Failure> {
         let sql = "DELETE FROM attempts WHERE pipeline = ? AND partition = ? AND slot_first = ? AND slot_last = ?";
         let mut connection = self.connection.lock().await;
-        with_key(sqlx::query(sql), key)
-            .execute(&mut *connection)
-            .await
-            .map_err(|source| self.error("clear attempts in", source))?;
+        if let Err(source) = with_key(sqlx::query(sql), key).execute(&mut *connection).await {
+            let error = self.error("clear attempts in", source);
+            tracing::warn!(%error, "attempts stay counted; they count only for an offset that is passed");
+        }
         Ok(())
     }
 }
@@ -214,34 +225,29 @@ fn saturated(count: Option<i64>) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
-
     use garam_proto::{LogOffset, PipelineId};
     use garam_stage::{CursorKey, SlotRange};
 
-    use super::Memory;
+    use super::{Memory, OnDisk};
 
     #[test]
-    fn it_is_time_to_write_for_a_new_key_and_every_half_second() {
+    fn a_key_is_written_until_it_is_on_disk_once_and_later_offsets_only_noted() {
         let memory = Memory::default();
-        let key = |partition| CursorKey {
-            pipeline: PipelineId([1; 16]),
-            partition,
-            slots: SlotRange::ALL,
-        };
-        let start = Instant::now();
-        let at = |millis| start + Duration::from_millis(millis);
-        assert!(memory.note(&key(0), LogOffset(1), at(0)));
-        memory.stored(&memory.unstored(), at(0));
-        assert!(!memory.note(&key(0), LogOffset(2), at(499)));
-        assert!(memory.note(&key(1), LogOffset(1), at(499)), "a key never seen before");
-        assert!(memory.note(&key(0), LogOffset(3), at(500)));
+        let pipeline = PipelineId([1; 16]);
+        let key = CursorKey { pipeline, partition: 0, slots: SlotRange::ALL };
+        assert_eq!(memory.note(&key, LogOffset(1)), OnDisk::Nothing);
+        assert_eq!(memory.note(&key, LogOffset(2)), OnDisk::Nothing, "the write failed");
+        memory.stored(&key, LogOffset(2));
+        assert_eq!(memory.unstored(), []);
+        assert_eq!(memory.note(&key, LogOffset(3)), OnDisk::Older);
 
         // What changed while it was being written is still to be written.
         let taken = memory.unstored();
-        memory.note(&key(0), LogOffset(4), at(500));
-        memory.stored(&taken, at(500));
-        assert_eq!(memory.unstored(), [(key(0), LogOffset(4))]);
-        assert_eq!(memory.get(&key(0)), Some(LogOffset(4)));
+        memory.note(&key, LogOffset(4));
+        for (key, next) in &taken {
+            memory.stored(key, *next);
+        }
+        assert_eq!(memory.unstored(), [(key.clone(), LogOffset(4))]);
+        assert_eq!(memory.get(&key), Some(LogOffset(4)));
     }
 }

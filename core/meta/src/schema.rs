@@ -72,7 +72,7 @@ pub(crate) async fn check(connection: &mut SqliteConnection, path: &Path) -> Res
     let failed = |source| MetaError::sql(path, "check", source);
     // One snapshot for all questions: another process may be making the file right now.
     sqlx::query("BEGIN").execute(&mut *connection).await.map_err(failed)?;
-    let found: String = sqlx::query_scalar("PRAGMA quick_check(1)")
+    let found: String = sqlx::query_scalar("PRAGMA integrity_check(1)")
         .fetch_one(&mut *connection)
         .await
         .map_err(failed)?;
@@ -104,24 +104,10 @@ pub(crate) async fn migrate(
     path: &Path,
 ) -> Result<ClusterId, MetaError> {
     let failed = |source| MetaError::sql(path, "migrate", source);
-    let run = |sql: String| sqlx::raw_sql(AssertSqlSafe(sql));
-    // A caller that is cancelled in here drops the connection, which rolls everything back.
-    run("BEGIN IMMEDIATE".into()).execute(&mut *connection).await.map_err(failed)?;
-    let seen = usize::try_from(version(connection, path).await?).unwrap_or(0);
-    for migration in MIGRATIONS.iter().skip(seen) {
-        run((*migration).to_owned()).execute(&mut *connection).await.map_err(failed)?;
+    // Nothing is written when nothing is to be done: a core must also start on a full disk.
+    if version(connection, path).await? < VERSION {
+        bring_up(connection).await.map_err(failed)?;
     }
-    let marks =
-        format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}");
-    run(marks).execute(&mut *connection).await.map_err(failed)?;
-    sqlx::query("INSERT INTO installation VALUES (1, ?, ?) ON CONFLICT DO NOTHING")
-        .bind(uuid::Uuid::new_v4().to_string())
-        .bind(crate::tables::now_us())
-        .execute(&mut *connection)
-        .await
-        .map_err(failed)?;
-    run("COMMIT".into()).execute(&mut *connection).await.map_err(failed)?;
-
     let cluster: String = sqlx::query_scalar("SELECT cluster FROM installation")
         .fetch_one(&mut *connection)
         .await
@@ -133,9 +119,30 @@ pub(crate) async fn migrate(
     })
 }
 
+async fn bring_up(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    let run = |sql: String| sqlx::raw_sql(AssertSqlSafe(sql));
+    // A caller that is cancelled in here drops the connection, which rolls everything back.
+    run("BEGIN IMMEDIATE".into()).execute(&mut *connection).await?;
+    let seen = usize::try_from(format(connection).await?).unwrap_or(0);
+    for migration in MIGRATIONS.iter().skip(seen) {
+        run((*migration).to_owned()).execute(&mut *connection).await?;
+    }
+    let marks =
+        format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}");
+    run(marks).execute(&mut *connection).await?;
+    sqlx::query("INSERT INTO installation VALUES (1, ?, ?) ON CONFLICT DO NOTHING")
+        .bind(uuid::Uuid::new_v4().to_string())
+        .bind(crate::tables::now_us())
+        .execute(&mut *connection)
+        .await?;
+    run("COMMIT".into()).execute(connection).await.map(drop)
+}
+
 async fn version(connection: &mut SqliteConnection, path: &Path) -> Result<i64, MetaError> {
-    sqlx::query_scalar("SELECT user_version FROM pragma_user_version")
-        .fetch_one(connection)
-        .await
-        .map_err(|source| MetaError::sql(path, "read the format of", source))
+    let read = format(connection).await;
+    read.map_err(|source| MetaError::sql(path, "read the format of", source))
+}
+
+async fn format(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("SELECT user_version FROM pragma_user_version").fetch_one(connection).await
 }

@@ -1,7 +1,7 @@
 //! Names and their ids, plans, certificates.
 //!
 //! Statements that return rows are read to their end: SQLite commits when a statement is finished, not when it has
-//! returned its first row.
+//! returned its first row. What is stored already is not written again: a core must also start on a full disk.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -46,10 +46,13 @@ impl Meta {
             .bind(Uuid::new_v4().to_string())
             .bind(now_us());
         let mut connection = self.connection.lock().await;
-        let ids: Vec<String> = query
-            .fetch_all(&mut *connection)
-            .await
-            .map_err(|source| self.error("register a stream in", source))?;
+        let known = sqlx::query_scalar("SELECT id FROM streams WHERE name = ?").bind(name.as_str());
+        let failed = |source| self.error("register a stream in", source);
+        let mut ids: Vec<String> = known.fetch_all(&mut *connection).await.map_err(failed)?;
+        if ids.is_empty() {
+            ids = query.fetch_all(&mut *connection).await.map_err(failed)?;
+        }
+        self.copy_anew(&mut connection).await;
         self.parsed("a stream's id", ids.first())
     }
 
@@ -70,11 +73,17 @@ impl Meta {
             .bind(stream.as_str())
             .bind(destination.to_owned())
             .bind(now_us());
+        let known = sqlx::query_scalar(
+            "SELECT id FROM pipelines WHERE name = ? AND stream = ? AND destination = ?",
+        );
+        let known = known.bind(name.to_owned()).bind(stream.as_str()).bind(destination.to_owned());
         let mut connection = self.connection.lock().await;
-        let ids: Vec<String> = query
-            .fetch_all(&mut *connection)
-            .await
-            .map_err(|source| self.error("register a pipeline in", source))?;
+        let failed = |source| self.error("register a pipeline in", source);
+        let mut ids: Vec<String> = known.fetch_all(&mut *connection).await.map_err(failed)?;
+        if ids.is_empty() {
+            ids = query.fetch_all(&mut *connection).await.map_err(failed)?;
+        }
+        self.copy_anew(&mut connection).await;
         self.parsed("a pipeline's id", ids.first())
     }
 
@@ -102,13 +111,19 @@ impl Meta {
                    ON CONFLICT (id) DO UPDATE SET text = text RETURNING text";
         let query =
             sqlx::query_scalar(sql).bind(id.0.cast_signed()).bind(text.to_owned()).bind(now_us());
+        let known =
+            sqlx::query_scalar("SELECT text FROM plans WHERE id = ?").bind(id.0.cast_signed());
         let mut connection = self.connection.lock().await;
-        let stored: Vec<String> = query
-            .fetch_all(&mut *connection)
-            .await
-            .map_err(|source| self.error("store a plan in", source))?;
+        let failed = |source| self.error("store a plan in", source);
+        let mut stored: Vec<String> = known.fetch_all(&mut *connection).await.map_err(failed)?;
+        if stored.is_empty() {
+            stored = query.fetch_all(&mut *connection).await.map_err(failed)?;
+        }
         match stored.first() {
-            Some(stored) if stored == text => Ok(()),
+            Some(stored) if stored == text => {
+                self.copy_anew(&mut connection).await;
+                Ok(())
+            }
             _ => Err(MetaError::PlanCollision { id: id.0 }),
         }
     }
@@ -139,6 +154,7 @@ impl Meta {
             .execute(&mut *connection)
             .await
             .map_err(|source| self.error("record an agent in", source))?;
+        self.copy_anew(&mut connection).await;
         Ok(())
     }
 

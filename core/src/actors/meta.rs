@@ -1,4 +1,5 @@
-//! Metadata as a child: shows that its database still answers, so that a broken disk is seen before a pipeline trips over it.
+//! Metadata as a child: writes what is only noted, and shows that its database still answers, so that a broken or full disk
+//! is seen before a pipeline trips over it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,9 +23,17 @@ async fn run(meta: Arc<Meta>, context: Context) -> Result<(), Fault> {
             () = context.stopping() => return Ok(()),
             _ = ask.tick() => {}
         }
-        let answered = meta.agents().await;
-        answered.map_err(|error| {
-            Fault::new(Some(FailureKind::Unreachable), format!("metadata does not answer: {error}"))
+        let answered = async {
+            meta.flush().await?;
+            meta.agents().await
+        };
+        answered.await.map_err(|error| {
+            let kind = match error.kind() {
+                // Both heal by themselves; so may a file that another process holds or damages.
+                FailureKind::Full => FailureKind::Full,
+                _ => FailureKind::Unreachable,
+            };
+            Fault::new(Some(kind), format!("metadata does not answer: {error}"))
         })?;
         context.progress.resting("questions");
     }

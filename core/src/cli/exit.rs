@@ -3,6 +3,9 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use garam_meta::MetaError;
+use garam_stage::FailureKind;
+
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -48,7 +51,16 @@ pub(crate) fn coded(exit: Exit, error: impl Into<anyhow::Error>) -> anyhow::Erro
 /// Prints the error the way an operator reads it and gives its code.
 pub(crate) fn report(error: &anyhow::Error) -> Exit {
     eprintln_quietly(&format!("garam: {}", in_words(error)));
-    error.downcast_ref::<Coded>().map_or(Exit::Failed, |coded| coded.exit)
+    error.downcast_ref::<Coded>().map_or_else(|| of_cause(error), |coded| coded.exit)
+}
+
+/// A file of a newer version or of another program asks for the same hands, whatever verb meets it.
+fn of_cause(error: &anyhow::Error) -> Exit {
+    let refused = error.chain().find_map(|cause| cause.downcast_ref::<MetaError>());
+    match refused.map(MetaError::kind) {
+        Some(FailureKind::Config) => Exit::Config,
+        _ => Exit::Failed,
+    }
 }
 
 /// The error and its causes as one line, leaving out what an outer text says already.

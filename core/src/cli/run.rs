@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use garam_log::LogError;
-use garam_meta::MetaError;
 use garam_stage::FailureKind;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -104,10 +103,10 @@ pub(crate) fn init_logging() {
 fn with_code(error: StartError) -> anyhow::Error {
     let exit = match &error {
         StartError::Log(LogError::Locked { .. }) | StartError::Bind { .. } => Exit::Conflict,
-        StartError::Log(LogError::NewerFormat { .. })
-        | StartError::Meta(MetaError::NewerFormat { .. })
-        | StartError::Pki(_)
-        | StartError::Tls(_) => Exit::Config,
+        StartError::Meta(error) if error.kind() == FailureKind::Config => Exit::Config,
+        StartError::Log(LogError::NewerFormat { .. }) | StartError::Pki(_) | StartError::Tls(_) => {
+            Exit::Config
+        }
         _ => Exit::Failed,
     };
     coded(exit, error)

@@ -6,11 +6,11 @@
 //! root            one_for_one    too often: the process ends, the service manager starts a new one
 //! ├─ admin        one_for_one    never takes the data path down: parked instead
 //! └─ data         rest_for_one   in this order: who stands on the failed one is restarted with it
-//!    ├─ meta                     stops last
 //!    ├─ log                      stops last; stuck ends the process, since its thread still holds the files
 //!    ├─ gateway                  stops first; one session dies alone, inside it
-//!    └─ pipelines one_for_one
-//!       └─ …      one_for_all    one branch a pipeline, a task a partition; parked when it keeps failing
+//!    ├─ pipelines one_for_one
+//!    │  └─ …      one_for_all    one branch a pipeline, a task a partition; parked when it keeps failing
+//!    └─ meta                     stops last; behind the others, so that its failure restarts nobody
 //! ```
 //!
 //! A partition that stops inside the log (an fsync error, a full stream) is the log's own state and no exit: it restarts
@@ -81,7 +81,6 @@ pub fn tree(rooms: Rooms) -> Branch {
                 on_exceeded: OnExceeded::Escalate,
                 stops_last: false,
                 children: vec![
-                    Spec::Task(Child { stops_last: true, ..watched("meta", meta) }),
                     Spec::Task(Child {
                         stops_last: true,
                         when_stuck: WhenStuck::EndProcess,
@@ -99,6 +98,7 @@ pub fn tree(rooms: Rooms) -> Branch {
                             .map(|room| pipeline(room, patience))
                             .collect(),
                     }),
+                    Spec::Task(Child { stops_last: true, ..watched("meta", meta) }),
                 ],
             }),
         ],

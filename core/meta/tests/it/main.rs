@@ -2,7 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails by panicking")]
 
+mod crash;
+mod damage;
 mod file;
+mod full;
 mod memory;
 mod tables;
 

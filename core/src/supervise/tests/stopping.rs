@@ -32,8 +32,8 @@ fn a_graceful_stop_follows_the_data_and_ends_with_what_others_stand_on() {
             "data/gateway".to_owned(),
             format!("{pipeline}/0"),
             format!("{pipeline}/1"),
-            "data/log".to_owned(),
             "data/meta".to_owned(),
+            "data/log".to_owned(),
             "admin/http".to_owned(),
         ];
         assert_eq!(stage.stopped(), order);
