@@ -8,12 +8,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::bench;
-use crate::database::Canary;
-use crate::scenario::{self, Scenario};
+use crate::ground::Programs;
+use crate::scenario::Scenario;
 
 /// Drives the real binaries with faults and checks every record.
 #[derive(Debug, Parser)]
@@ -43,38 +42,13 @@ enum Format {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Run one scenario and judge it
-    Run(RunArgs),
+    #[command(subcommand, arg_required_else_help = true)]
+    Run(Box<Scenario>),
     /// List the scenarios
     List,
     /// Measure something; build with --release first
     #[command(subcommand)]
     Bench(bench::Verb),
-}
-
-/// One run.
-#[derive(Debug, clap::Args)]
-pub(crate) struct RunArgs {
-    /// What is done to the product.
-    #[arg(value_enum)]
-    pub(crate) scenario: Scenario,
-    /// How long faults strike; the run ends when everything has arrived.
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    pub(crate) seconds: u64,
-    /// Decides what is written and when which fault strikes.
-    #[arg(long, default_value_t = 7)]
-    pub(crate) seed: u64,
-    /// Records a second over all writers.
-    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub(crate) rate: u32,
-    /// Damage a copy of what was delivered before it is judged: the run must fail.
-    #[arg(long, value_enum)]
-    pub(crate) canary: Option<Canary>,
-    /// Keep the work folder. A failed run keeps it anyway.
-    #[arg(long)]
-    pub(crate) keep: bool,
-    /// Work folder, kept; default: a temporary one.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) dir: Option<PathBuf>,
 }
 
 /// Entry point of the `garam-soak` binary.
@@ -108,32 +82,39 @@ async fn until_interrupted(cli: Cli) -> anyhow::Result<Option<bool>> {
 async fn dispatch(cli: Cli) -> anyhow::Result<bool> {
     let (format, bin_dir) = (cli.output, cli.bin_dir);
     match cli.verb {
-        Verb::Run(args) => {
-            let report = scenario::run(args, bin_dir.as_deref()).await?;
-            print(format, &report, &report.to_string())?;
-            Ok(report.ok())
+        Verb::Run(scenario) => {
+            let outcome = scenario.run(Programs::find(bin_dir.as_deref())?).await?;
+            print(format, &outcome.json, &outcome.text)?;
+            Ok(outcome.ok)
         }
         Verb::List => {
-            let text: String = Scenario::ALL
-                .iter()
-                .map(|scenario| format!("{:<18} {}\n", scenario.to_string(), scenario.story()))
+            let run = Scenario::augment_subcommands(clap::Command::new("run"));
+            let stories: Vec<(&str, String)> = run
+                .get_subcommands()
+                .map(|scenario| {
+                    let story = scenario.get_about().map(ToString::to_string);
+                    (scenario.get_name(), story.unwrap_or_default())
+                })
                 .collect();
-            print(format, &Scenario::ALL, &text)?;
+            let names: Vec<&str> = stories.iter().map(|(name, _)| *name).collect();
+            let text: String =
+                stories.iter().map(|(name, story)| format!("{name:<26} {story}\n")).collect();
+            print(format, &serde_json::to_string(&names)?, &text)?;
             Ok(true)
         }
         Verb::Bench(verb) => {
             let figures = bench::run(verb, bin_dir.as_deref()).await?;
-            print(format, &figures, &figures.to_string())?;
+            print(format, &serde_json::to_string(&figures)?, &figures.to_string())?;
             Ok(true)
         }
     }
 }
 
-fn print(format: Format, value: &impl Serialize, text: &str) -> anyhow::Result<()> {
+fn print(format: Format, json: &str, text: &str) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
     match format {
         Format::Table => stdout.write_all(text.as_bytes())?,
-        Format::Json => writeln!(stdout, "{}", serde_json::to_string(value)?)?,
+        Format::Json => writeln!(stdout, "{json}")?,
     }
     Ok(stdout.flush()?)
 }

@@ -10,7 +10,7 @@
 //! repeated, reordered or altered. Promise: the product is used from outside alone (command line, files, ports), and the
 //! oracle shares no code with it; what the canaries damage is found. Not here: tests of single rooms.
 //! Reading order: [`scenario`] (the story) → [`generate`], [`book`] → [`ground`], [`processes`], [`proxy`] → [`database`],
-//! [`oracle`] → [`report`]; [`bench`] stands apart.
+//! [`oracle`]; [`bench`] stands apart.
 
 mod admin;
 mod bench;
@@ -22,10 +22,8 @@ mod ground;
 mod oracle;
 mod processes;
 mod proxy;
-mod report;
 mod rig;
 mod scenario;
-mod schedule;
 
 fn main() -> std::process::ExitCode {
     cli::main()

@@ -1,269 +1,77 @@
-//! One run, as a story: set up, write while faults strike, heal, wait until all has arrived, stop, judge.
+//! The registry of what `garam-soak run` can do: one line per scenario here, one file or folder per subject beside it.
 //!
-//! In: scenario, duration, seed. Out: a [`Report`]. Promise: the oracle looks only after everything has healed and both
-//! processes have stopped; a run that cannot be judged is an error, never a good report. In [`strike`] the faults.
+//! In: a scenario with its own arguments. Out: an [`Outcome`], good or not, for people and for programs. Promise: the oracle
+//! looks only after everything has healed and the processes have stopped; a run that cannot be judged is an error, never a
+//! good outcome. Not here: what a scenario does.
+//!
+//! | file | subject |
+//! |---|---|
+//! | [`torment`] | kills, cut links and lost state, at seeded moments of a busy run |
 
-mod strike;
+pub(crate) mod home;
+mod torment;
 
-use std::fmt;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::fmt::Display;
 
-use anyhow::Context as _;
 use serde::Serialize;
-use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::admin;
-use crate::book::Book;
-use crate::cli::{RunArgs, say};
-use crate::database;
-use crate::generate::Generator;
-use crate::ground::{Ground, Programs};
-use crate::oracle::{Judge, Judgement};
-use crate::proxy::Proxy;
-use crate::report::{Report, Run};
-use crate::rig::Rig;
-use crate::schedule::{self, Fault};
-use strike::Striker;
+use crate::ground::Programs;
+use torment::Torment;
 
 /// What is done to the product.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-#[value(rename_all = "snake_case")]
+#[derive(Debug, clap::Subcommand)]
+#[command(rename_all = "snake_case")]
 pub(crate) enum Scenario {
-    Steady,
-    AgentKilled,
-    CoreKilled,
-    LinkCut,
-    AgentStateLost,
+    /// Nothing is done to it
+    Steady(torment::Args),
+    /// kill -9 the agent about once a second, at times while it starts
+    AgentKilled(torment::Args),
+    /// kill -9 the core about once a second, at times while it starts
+    CoreKilled(torment::Args),
+    /// Cut, stall, swallow, slow and refuse connections between them
+    LinkCut(torment::Args),
+    /// Kill the agent and remove its state while files rotate
+    AgentStateLost(torment::Args),
 }
 
 impl Scenario {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Steady, Self::AgentKilled, Self::CoreKilled, Self::LinkCut, Self::AgentStateLost];
-
-    pub(crate) fn story(self) -> &'static str {
+    pub(crate) async fn run(self, programs: Programs) -> anyhow::Result<Outcome> {
         match self {
-            Self::Steady => "nothing is done to it",
-            Self::AgentKilled => "kill -9 the agent about once a second, at times while it starts",
-            Self::CoreKilled => "kill -9 the core about once a second, at times while it starts",
-            Self::LinkCut => "cut, stall, swallow, slow and refuse connections between them",
-            Self::AgentStateLost => "kill the agent and remove its state while files rotate",
-        }
-    }
-}
-
-impl fmt::Display for Scenario {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Steady => "steady",
-            Self::AgentKilled => "agent_killed",
-            Self::CoreKilled => "core_killed",
-            Self::LinkCut => "link_cut",
-            Self::AgentStateLost => "agent_state_lost",
-        })
-    }
-}
-
-/// How long records may take to move before the next fault strikes anyway.
-const PATIENCE: Duration = Duration::from_millis(1_500);
-/// How long everything may take to arrive once nothing strikes any more.
-const HEALING: Duration = Duration::from_secs(120);
-/// When nothing has arrived for this long, nothing will.
-const STILL: Duration = Duration::from_secs(40);
-/// What comes behind the last record would be a repetition; this long it may take.
-const AFTERMATH: Duration = Duration::from_secs(2);
-/// How often a person hears how it goes.
-const TELL_EVERY: Duration = Duration::from_secs(5);
-const GLANCE: Duration = Duration::from_millis(200);
-
-/// Runs one scenario in a folder of its own.
-pub(crate) async fn run(args: RunArgs, bin_dir: Option<&Path>) -> anyhow::Result<Report> {
-    let programs = Programs::find(bin_dir)?;
-    let home = Home::make(args.dir.as_deref())?;
-    let mut rig = Rig::new(Ground::at(home.path(), programs)?);
-    let outcome = play(&args, &mut rig).await;
-    let failed = !outcome.as_ref().is_ok_and(Report::ok);
-    if failed && args.canary.is_none() {
-        say(&rig.last_words());
-    }
-    if args.keep || args.dir.is_some() || (failed && args.canary.is_none()) {
-        say(&format!("the work folder is kept: {}", home.keep().display()));
-    }
-    outcome
-}
-
-async fn play(args: &RunArgs, rig: &mut Rig) -> anyhow::Result<Report> {
-    let faults = schedule::derive(args.scenario, args.seconds, args.seed);
-    announce(args, &faults);
-    let proxy = match args.scenario {
-        Scenario::LinkCut => Some(Proxy::start(rig.ground.gateway).await?),
-        _ => None,
-    };
-    rig.ground.write_soak_core()?;
-    let door = proxy.as_ref().map_or(rig.ground.gateway, Proxy::address);
-    rig.ground.write_agent(door, "")?;
-    rig.ground.make_certificates().await?;
-    rig.start_core()?;
-    rig.core_ready().await?;
-    rig.start_agent()?;
-
-    let generator = Generator::start(&rig.ground.logs, args.seed, args.rate, args.seconds);
-    let mut run =
-        Run { least_faults: schedule::least(args.scenario, args.seconds), ..Run::default() };
-    let striker = Striker { proxy: proxy.as_ref(), tally: generator.tally() };
-    run.faults = torment(rig, &generator, &striker, &faults, args.seconds).await?;
-    run.rotations = generator.tally().rotations.load(Ordering::Relaxed);
-    let book = generator.finish().await?;
-    run.generated = book.len();
-    run.restarts = rig.restarts();
-    heal(rig, &mut run).await?;
-    run.troubles.extend(rig.stop().await);
-
-    let counters = database::read_counters(&rig.ground.database).await?;
-    let found = judge(args, rig, &book).await?;
-    Ok(Report::new((args.scenario, args.seed, args.seconds), run, counters, found))
-}
-
-/// Lets faults strike at their moments until time is up. Gives how many did.
-async fn torment(
-    rig: &mut Rig,
-    generator: &Generator,
-    striker: &Striker<'_>,
-    faults: &[Fault],
-    seconds: u64,
-) -> anyhow::Result<u64> {
-    let began = Instant::now();
-    let end = began + Duration::from_secs(seconds);
-    let mut told = began;
-    let (mut struck, mut records) = (0, 0);
-    let mut faults = faults.iter();
-    loop {
-        let next = faults.next();
-        let moment = next.map_or(end, |fault| began + fault.at);
-        while Instant::now() < moment {
-            rig.check()?;
-            generator.check()?;
-            sleep_until(moment.min(Instant::now() + GLANCE)).await;
-            if told.elapsed() >= TELL_EVERY {
-                told = Instant::now();
-                tell(rig, generator, began, struck).await;
+            Self::Steady(args) => {
+                Outcome::of(&torment::run(Torment::Steady, &args, programs).await?)
+            }
+            Self::AgentKilled(args) => {
+                Outcome::of(&torment::run(Torment::AgentKilled, &args, programs).await?)
+            }
+            Self::CoreKilled(args) => {
+                Outcome::of(&torment::run(Torment::CoreKilled, &args, programs).await?)
+            }
+            Self::LinkCut(args) => {
+                Outcome::of(&torment::run(Torment::LinkCut, &args, programs).await?)
+            }
+            Self::AgentStateLost(args) => {
+                Outcome::of(&torment::run(Torment::AgentStateLost, &args, programs).await?)
             }
         }
-        let Some(fault) = next else { return Ok(struck) };
-        if !fault.impatient {
-            records = rig.progress(records, PATIENCE).await?;
-        }
-        if Instant::now() >= end {
-            return Ok(struck);
-        }
-        struck += u64::from(striker.strike(rig, fault.action).await?);
     }
 }
 
-async fn tell(rig: &Rig, generator: &Generator, began: Instant, struck: u64) {
-    let written = generator.tally().records.load(Ordering::Relaxed);
-    let seconds = began.elapsed().as_secs();
-    let arrived = match admin::status(rig.ground.admin).await {
-        Ok(status) => format!("{} accounted for", status.counters().settled()),
-        Err(_not_answering) => "the core does not answer".into(),
-    };
-    say(&format!("{seconds:>4} s  {written} written, {arrived}, {struck} faults"));
+/// What a scenario ends with: prints as a table, and as one object.
+pub(crate) trait Verdict: Serialize + Display {
+    /// Whether all was as promised.
+    fn ok(&self) -> bool;
 }
 
-/// Waits until as many records are accounted for as were written, or nothing comes any more.
-async fn heal(rig: &mut Rig, run: &mut Run) -> anyhow::Result<()> {
-    let began = Instant::now();
-    let (mut settled, mut moved, mut told) = (0, began, began);
-    rig.core_ready().await?;
-    while settled < run.generated {
-        rig.check()?;
-        sleep(GLANCE).await;
-        let now = match admin::status(rig.ground.admin).await {
-            Ok(status) => status.counters().settled(),
-            Err(_not_answering) => settled,
-        };
-        if now != settled {
-            (settled, moved) = (now, Instant::now());
-        }
-        if told.elapsed() >= TELL_EVERY {
-            told = Instant::now();
-            say(&format!("healing: {settled} of {} accounted for", run.generated));
-        }
-        if moved.elapsed() > STILL || began.elapsed() > HEALING {
-            let still = moved.elapsed().as_secs();
-            run.troubles.push(format!("it does not heal: nothing moved for {still} s"));
-            break;
-        }
-    }
-    run.heal_s = began.elapsed().as_secs_f64();
-    sleep(AFTERMATH).await;
-    Ok(())
+/// A verdict of any scenario, ready to be printed.
+pub(crate) struct Outcome {
+    pub(crate) ok: bool,
+    pub(crate) json: String,
+    pub(crate) text: String,
 }
 
-async fn judge(args: &RunArgs, rig: &Rig, book: &Book) -> anyhow::Result<Judgement> {
-    let ground = &rig.ground;
-    let database = match args.canary {
-        None => ground.database.clone(),
-        Some(canary) => {
-            let damaged = database::damaged_copy(&ground.database, &ground.dir, canary, args.seed);
-            damaged.await?
-        }
-    };
-    let mut judge = Judge::new(book);
-    database::read_rows(&database, &mut judge).await?;
-    for aside in ground.quarantined().await? {
-        match aside.index {
-            Some(_) => judge.aside(&aside.record),
-            // A block that was put aside whole holds one record a line.
-            None => aside.record.lines().for_each(|line| judge.aside(line)),
-        }
-    }
-    Ok(judge.finish())
-}
-
-/// Everything that is decided before the run begins.
-fn announce(args: &RunArgs, faults: &[Fault]) {
-    let RunArgs { scenario, seconds, seed, rate, .. } = args;
-    say(&format!(
-        "run {scenario} --seconds {seconds} --seed {seed} --rate {rate}: {}",
-        scenario.story()
-    ));
-    for line in faults.chunks(8) {
-        let line: Vec<String> = line.iter().map(Fault::to_string).collect();
-        say(&format!("  {}", line.join("  ")));
-    }
-}
-
-/// The work folder: given, or temporary and gone at the end.
-enum Home {
-    Given(PathBuf),
-    Temporary(tempfile::TempDir),
-}
-
-impl Home {
-    fn make(given: Option<&Path>) -> anyhow::Result<Self> {
-        let Some(given) = given else {
-            let made = tempfile::Builder::new().prefix("garam-soak-").tempdir();
-            return Ok(Self::Temporary(made.context("cannot make a temporary folder")?));
-        };
-        std::fs::create_dir_all(given)
-            .with_context(|| format!("cannot make {}", given.display()))?;
-        Ok(Self::Given(given.to_path_buf()))
-    }
-
-    fn path(&self) -> &Path {
-        match self {
-            Self::Given(path) => path,
-            Self::Temporary(folder) => folder.path(),
-        }
-    }
-
-    fn keep(self) -> PathBuf {
-        match self {
-            Self::Given(path) => path,
-            Self::Temporary(folder) => folder.keep(),
-        }
+impl Outcome {
+    fn of(verdict: &impl Verdict) -> anyhow::Result<Self> {
+        let json = serde_json::to_string(verdict)?;
+        Ok(Self { ok: verdict.ok(), json, text: verdict.to_string() })
     }
 }

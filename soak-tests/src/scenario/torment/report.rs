@@ -8,9 +8,10 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::Torment;
 use crate::database::Counters;
 use crate::oracle::Judgement;
-use crate::scenario::Scenario;
+use crate::scenario::Verdict;
 
 /// The figures of a run that neither the oracle nor the pipeline knows.
 #[derive(Debug, Clone, Default)]
@@ -29,7 +30,7 @@ pub(crate) struct Run {
 /// The one object a run ends with.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Report {
-    scenario: Scenario,
+    scenario: Torment,
     seed: u64,
     seconds: u64,
     faults: u64,
@@ -54,7 +55,7 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn new(
-        (scenario, seed, seconds): (Scenario, u64, u64),
+        (scenario, seed, seconds): (Torment, u64, u64),
         run: Run,
         counters: Counters,
         found: Judgement,
@@ -82,8 +83,10 @@ impl Report {
             why,
         }
     }
+}
 
-    pub(crate) fn ok(&self) -> bool {
+impl Verdict for Report {
+    fn ok(&self) -> bool {
         self.ok
     }
 }
@@ -171,7 +174,7 @@ mod tests {
             Counters { records_in: 100, delivered: 99, quarantined: 1, dropped: 0, gap: 0 };
         let mut found = Judgement { delivered: 99, quarantined: 1, ..Judgement::default() };
         damage(&mut run, &mut counters, &mut found);
-        Report::new((Scenario::Steady, 7, 60), run, counters, found).ok()
+        Report::new((Torment::Steady, 7, 60), run, counters, found).ok()
     }
 
     #[test]
@@ -197,7 +200,7 @@ mod tests {
     #[test]
     fn the_line_begins_with_the_keys_that_never_change() {
         let report = Report::new(
-            (Scenario::AgentStateLost, 7, 60),
+            (Torment::AgentStateLost, 7, 60),
             Run::default(),
             Counters::default(),
             Judgement::default(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use crate::scenario::Scenario;
+use super::Torment;
 
 /// One fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub(crate) enum LinkFault {
 const ORPHANS_APART: Duration = Duration::from_secs(20);
 
 /// All faults of a run, in order.
-pub(crate) fn derive(scenario: Scenario, seconds: u64, seed: u64) -> Vec<Fault> {
+pub(crate) fn derive(scenario: Torment, seconds: u64, seed: u64) -> Vec<Fault> {
     let mut rng = Rng::with_seed(seed ^ 0x5eed);
     let end = Duration::from_secs(seconds);
     let mut faults = Vec::new();
@@ -65,38 +65,38 @@ pub(crate) fn derive(scenario: Scenario, seconds: u64, seed: u64) -> Vec<Fault> 
     let mut next_orphan = Duration::ZERO;
     loop {
         // A fifth of the kills hits a process that has just been started.
-        let hasty = matches!(scenario, Scenario::AgentKilled | Scenario::CoreKilled);
+        let hasty = matches!(scenario, Torment::AgentKilled | Torment::CoreKilled);
         let impatient = hasty && rng.u32(..5) == 0;
         at += match scenario {
-            Scenario::Steady => return faults,
-            Scenario::AgentKilled | Scenario::CoreKilled if impatient => millis(&mut rng, 5, 250),
-            Scenario::AgentKilled | Scenario::CoreKilled => millis(&mut rng, 300, 1_300),
-            Scenario::LinkCut => millis(&mut rng, 400, 2_000),
-            Scenario::AgentStateLost => millis(&mut rng, 4_000, 8_000),
+            Torment::Steady => return faults,
+            Torment::AgentKilled | Torment::CoreKilled if impatient => millis(&mut rng, 5, 250),
+            Torment::AgentKilled | Torment::CoreKilled => millis(&mut rng, 300, 1_300),
+            Torment::LinkCut => millis(&mut rng, 400, 2_000),
+            Torment::AgentStateLost => millis(&mut rng, 4_000, 8_000),
         };
         if at >= end {
             return faults;
         }
         let action = match scenario {
-            Scenario::CoreKilled => Action::KillCore,
-            Scenario::LinkCut if at >= next_orphan && rng.u32(..4) == 0 => {
+            Torment::CoreKilled => Action::KillCore,
+            Torment::LinkCut if at >= next_orphan && rng.u32(..4) == 0 => {
                 next_orphan = at + ORPHANS_APART;
                 Action::Link(LinkFault::Orphan(millis(&mut rng, 1, 1_000)))
             }
-            Scenario::LinkCut => Action::Link(link_fault(&mut rng)),
-            Scenario::AgentStateLost => Action::LoseState { down: millis(&mut rng, 50, 1_500) },
-            Scenario::AgentKilled | Scenario::Steady => Action::KillAgent,
+            Torment::LinkCut => Action::Link(link_fault(&mut rng)),
+            Torment::AgentStateLost => Action::LoseState { down: millis(&mut rng, 50, 1_500) },
+            Torment::AgentKilled | Torment::Steady => Action::KillAgent,
         };
         faults.push(Fault { at, impatient, action });
     }
 }
 
 /// How many faults a run must see to count as one.
-pub(crate) fn least(scenario: Scenario, seconds: u64) -> u64 {
+pub(crate) fn least(scenario: Torment, seconds: u64) -> u64 {
     match scenario {
-        Scenario::Steady => 0,
-        Scenario::AgentKilled | Scenario::CoreKilled | Scenario::LinkCut => (seconds / 3).max(1),
-        Scenario::AgentStateLost => (seconds / 12).max(1),
+        Torment::Steady => 0,
+        Torment::AgentKilled | Torment::CoreKilled | Torment::LinkCut => (seconds / 3).max(1),
+        Torment::AgentStateLost => (seconds / 12).max(1),
     }
 }
 
@@ -134,10 +134,10 @@ mod tests {
 
     #[test]
     fn a_seed_gives_the_same_faults_again_and_another_seed_others() {
-        for scenario in Scenario::ALL {
+        for scenario in Torment::ALL {
             assert_eq!(derive(scenario, 60, 7), derive(scenario, 60, 7));
             let differs = derive(scenario, 60, 7) != derive(scenario, 60, 8);
-            assert_eq!(differs, scenario != Scenario::Steady);
+            assert_eq!(differs, scenario != Torment::Steady);
         }
     }
 
@@ -145,15 +145,15 @@ mod tests {
     fn a_minute_holds_the_faults_it_must_hold_whatever_the_seed() {
         for seed in 0..200 {
             let count = |scenario| derive(scenario, 60, seed).len() as u64;
-            for scenario in [Scenario::AgentKilled, Scenario::CoreKilled] {
+            for scenario in [Torment::AgentKilled, Torment::CoreKilled] {
                 assert!(count(scenario) >= 60, "{scenario:?} with seed {seed}");
             }
-            let orphans = derive(Scenario::LinkCut, 60, seed);
+            let orphans = derive(Torment::LinkCut, 60, seed);
             let orphans = orphans
                 .iter()
                 .filter(|fault| matches!(fault.action, Action::Link(LinkFault::Orphan(_))));
             assert!((1..=3).contains(&orphans.count()), "seed {seed}");
-            for scenario in Scenario::ALL {
+            for scenario in Torment::ALL {
                 assert!(count(scenario) >= least(scenario, 60), "{scenario:?} with seed {seed}");
             }
         }

@@ -9,10 +9,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::time::{Instant, sleep};
 
+use super::schedule::{Action, LinkFault};
 use crate::generate::Tally;
 use crate::proxy::{Cut, Proxy, Weather};
 use crate::rig::Rig;
-use crate::schedule::{Action, LinkFault};
 
 /// How long a fault waits for what it needs: a connection, a rotation.
 const PATIENCE: Duration = Duration::from_secs(3);

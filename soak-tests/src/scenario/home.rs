@@ -1,0 +1,57 @@
+//! The work folder of a run: given by name and kept, or temporary and gone at the end.
+//!
+//! In: perhaps a name. Out: a folder that is there. Promise: what a person named is never removed, and what a failed run
+//! left behind is kept and named. Not here: what lies in it (`ground`).
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use crate::cli::say;
+
+/// What a person says about it.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Args {
+    /// Keep the work folder. A failed run keeps it anyway.
+    #[arg(long)]
+    keep: bool,
+    /// Work folder, kept; default: a temporary one.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+/// A work folder.
+pub(crate) enum Home {
+    Kept(PathBuf),
+    Temporary(tempfile::TempDir),
+}
+
+impl Home {
+    pub(crate) fn make(args: &Args) -> anyhow::Result<Self> {
+        let Some(given) = &args.dir else {
+            let made = tempfile::Builder::new().prefix("garam-soak-").tempdir();
+            let made = made.context("cannot make a temporary folder")?;
+            return Ok(if args.keep { Self::Kept(made.keep()) } else { Self::Temporary(made) });
+        };
+        std::fs::create_dir_all(given)
+            .with_context(|| format!("cannot make {}", given.display()))?;
+        Ok(Self::Kept(given.canonicalize()?))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Self::Kept(path) => path,
+            Self::Temporary(folder) => folder.path(),
+        }
+    }
+
+    /// The run is over: a bad one's folder stays.
+    pub(crate) fn leave(self, good: bool) {
+        let kept = match self {
+            Self::Kept(path) => path,
+            Self::Temporary(folder) if !good => folder.keep(),
+            Self::Temporary(_) => return,
+        };
+        say(&format!("the work folder is kept: {}", kept.display()));
+    }
+}
