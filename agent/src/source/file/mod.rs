@@ -3,10 +3,12 @@
 //! In: [`FileSet`]s from the configuration. Out: origins (one per device and inode) and their bytes.
 //! Promise: two globs, a hard link or a symlink never make two readers of one file; a renamed or unlinked file stays open
 //! until the engine closes it; directories, FIFOs, sockets and devices are passed over without being opened.
-//! Here: which files are open. In `discover` the walk, in `identity` what a file is, in `reader` its bytes.
+//! Here: which files are open. In `discover` the walk, in `identity` what a file is, in `plain` its bytes, in
+//! `reader` the blocks they are cut into.
 
 mod discover;
 mod identity;
+mod plain;
 mod reader;
 
 use std::collections::{HashMap, HashSet};
@@ -17,7 +19,8 @@ use std::time::{Duration, Instant};
 use garam_proto::{Descriptor, FileDescriptor, FileMatch};
 
 pub use discover::{BadGlob, FileSet};
-use reader::OpenFile;
+use plain::PlainFile;
+use reader::Reader;
 
 use crate::config::StartAt;
 use crate::source::{CutLimits, Fit, Handle, Known, Met, Read, Seen, Source, Tail};
@@ -30,6 +33,12 @@ const MOST_WALKS: u32 = 5;
 
 /// A file's identity inside this process: device and inode, which cannot be reused while the file is open.
 type Key = (u64, u64);
+
+/// A file that is read: its bytes, and where they are cut.
+struct OpenFile {
+    plain: PlainFile,
+    reader: Reader,
+}
 
 /// All `[[file]]` tables of an agent.
 pub struct Files {
@@ -58,14 +67,18 @@ impl Files {
         }
     }
 
-    fn file(&mut self, handle: Handle) -> io::Result<&mut OpenFile> {
+    fn file(&mut self, handle: Handle) -> io::Result<&mut PlainFile> {
+        self.opened(handle).map(|file| &mut file.plain)
+    }
+
+    fn opened(&mut self, handle: Handle) -> io::Result<&mut OpenFile> {
         self.open.get_mut(&handle).ok_or_else(|| io::Error::other("the file was closed"))
     }
 
     /// One walk over all sets; what is new is opened and added to `met`.
     fn walk(&mut self, met: &mut Vec<Met>) {
         for file in self.open.values_mut() {
-            file.begin_search();
+            file.plain.begin_search();
         }
         let mut found = Vec::new();
         let mut troubles = Vec::new();
@@ -86,7 +99,7 @@ impl Files {
             Ok(Some(key)) => {
                 if let Some(&handle) = self.by_key.get(&key) {
                     if let Some(file) = self.open.get_mut(&handle) {
-                        file.sighted(path);
+                        file.plain.sighted(path);
                     }
                     return None;
                 }
@@ -111,7 +124,7 @@ impl Files {
 
     /// Opens a file and gives it a handle, unless it is open already under another name.
     fn take(&mut self, set: usize, path: &Path) -> io::Result<Option<Met>> {
-        let Some(mut file) = OpenFile::open(path)? else { return Ok(None) };
+        let Some(mut file) = PlainFile::open(path)? else { return Ok(None) };
         if self.by_key.contains_key(&file.key()) {
             return Ok(None);
         }
@@ -119,7 +132,7 @@ impl Files {
         let handle = Handle(self.next);
         self.next += 1;
         let start = match set.start_at {
-            StartAt::End if self.at_end => file.last_line_start()?,
+            StartAt::End if self.at_end => reader::last_line_start(&file)?,
             _ => 0,
         };
         let met = Met {
@@ -134,7 +147,7 @@ impl Files {
         };
         file.sighted(path);
         self.by_key.insert(file.key(), handle);
-        self.open.insert(handle, file);
+        self.open.insert(handle, OpenFile { plain: file, reader: Reader::default() });
         Ok(Some(met))
     }
 
@@ -171,10 +184,12 @@ impl Source for Files {
         }
         let now = Instant::now();
         for file in self.open.values_mut() {
-            file.end_search(now);
+            file.plain.end_search(now);
         }
         // Birth times are as coarse as the kernel's tick: of two files of one tick the one written last is the younger.
-        met.sort_by_cached_key(|met| (met.age, self.open.get(&met.handle).map(OpenFile::tie)));
+        met.sort_by_cached_key(|met| {
+            (met.age, self.open.get(&met.handle).map(|file| file.plain.tie()))
+        });
         met
     }
 
@@ -184,7 +199,7 @@ impl Source for Files {
         let set = self.sets.iter().position(|set| set.matches(&path))?;
         let found = identity::find_sibling(wanted, &path)?;
         let met = self.take(set, &found).ok().flatten()?;
-        let file = self.open.get_mut(&met.handle)?;
+        let file = &mut self.open.get_mut(&met.handle)?.plain;
         if !self.sets.iter().any(|set| set.matches(&found)) {
             file.begin_search();
             file.end_search(Instant::now());
@@ -207,7 +222,7 @@ impl Source for Files {
             (true, false) => return Ok(Fit::Rewritten),
             (true, true) => Fit::Exact,
             (false, _) => match registered.compare(&now, head_matches) {
-                FileMatch::ByContent if known.mark >= reader::FULL_TAIL => Fit::ByContent,
+                FileMatch::ByContent if known.mark >= plain::FULL_TAIL => Fit::ByContent,
                 _ => return Ok(Fit::No),
             },
         };
@@ -246,17 +261,21 @@ impl Source for Files {
         limits: &CutLimits,
         buffer: &mut Vec<u8>,
     ) -> io::Result<Read> {
-        self.file(handle)?.read(position, tail_hash, limits, buffer)
+        let OpenFile { plain, reader } = self.opened(handle)?;
+        reader.read(plain, position, tail_hash, limits, buffer)
     }
 
     fn close(&mut self, handle: Handle) {
         if let Some(file) = self.open.remove(&handle) {
-            self.by_key.remove(&file.key());
+            self.by_key.remove(&file.plain.key());
         }
     }
 
     fn label(&self, handle: Handle) -> String {
-        self.open.get(&handle).map(|file| file.path().display().to_string()).unwrap_or_default()
+        self.open
+            .get(&handle)
+            .map(|file| file.plain.path().display().to_string())
+            .unwrap_or_default()
     }
 }
 

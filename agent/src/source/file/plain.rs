@@ -1,0 +1,184 @@
+//! One open file as plain bytes: which file it is, what it looks like now, what stands where.
+//!
+//! In: a path, then positions. Out: bytes, the ≤ 4 KiB before a position and their hash, size and links as of now.
+//! Promise: once opened it stays the same file, whatever happens to its name. Not here: lines and records
+//! ([`super::reader`]), which files are open ([`super`]).
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use garam_proto::FileDescriptor;
+use garam_proto::hash::{HEAD_BYTES, TAIL_BYTES, head_hash, tail_hash};
+use garam_proto::message::GapReason;
+
+use super::{Key, identity};
+use crate::source::{Look, Seen, Tail};
+
+/// From this mark on a tail hash covers its full 4 KiB.
+pub(super) const FULL_TAIL: u128 = TAIL_BYTES as u128;
+
+pub(super) struct PlainFile {
+    file: File,
+    key: Key,
+    file_system: u64,
+    birth_ns: Option<i64>,
+    modified_ns: i128,
+    path: PathBuf,
+    sighted_as: Option<PathBuf>,
+    left_since: Option<Instant>,
+    /// Size and times at the last look whose tail was found right.
+    stamp: Option<Stamp>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl PlainFile {
+    /// Opens a regular file; `None` when something else took its place meanwhile.
+    pub(super) fn open(path: &Path) -> io::Result<Option<Self>> {
+        // Should a FIFO take the path between the look and the open, the agent must not hang in it.
+        let nonblock = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(i32::try_from(nonblock.bits()).unwrap_or(0))
+            .open(path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            key: identity::key(&metadata),
+            file_system: identity::file_system(&file)?,
+            birth_ns: identity::birth_ns(&metadata),
+            modified_ns: i128::from(metadata.mtime()) * 1_000_000_000
+                + i128::from(metadata.mtime_nsec()),
+            file,
+            path: path.into(),
+            sighted_as: None,
+            left_since: None,
+            stamp: None,
+        }))
+    }
+
+    pub(super) fn key(&self) -> Key {
+        self.key
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// When the file was born, or else last written when it was opened.
+    pub(super) fn age(&self) -> i128 {
+        self.birth_ns.map_or(self.modified_ns, i128::from)
+    }
+
+    /// Tells files of one age apart: when it was last written as it was opened, then the inode, which file systems mostly
+    /// give out in growing order.
+    pub(super) fn tie(&self) -> (i128, u64) {
+        (self.modified_ns, self.key.1)
+    }
+
+    pub(super) fn begin_search(&mut self) {
+        self.sighted_as = None;
+    }
+
+    /// A search found the file under this path. Of several names the present one is kept.
+    pub(super) fn sighted(&mut self, path: &Path) {
+        if self.sighted_as.is_none() || path == self.path {
+            self.sighted_as = Some(path.into());
+        }
+    }
+
+    pub(super) fn end_search(&mut self, now: Instant) {
+        match self.sighted_as.take() {
+            Some(path) => {
+                self.path = path;
+                self.left_since = None;
+            }
+            None => {
+                self.left_since.get_or_insert(now);
+            }
+        }
+    }
+
+    pub(super) fn describe(&self) -> io::Result<FileDescriptor> {
+        let head = identity::head(&self.file, HEAD_BYTES)?;
+        Ok(FileDescriptor {
+            path: self.path.as_os_str().as_encoded_bytes().to_vec(),
+            file_system: self.file_system,
+            inode: self.key.1,
+            birth_ns: self.birth_ns,
+            head_len: u32::try_from(head.len()).unwrap_or(u32::MAX),
+            head_hash: head_hash(&head),
+        })
+    }
+
+    pub(super) fn head_matches(&self, registered: &FileDescriptor) -> io::Result<bool> {
+        identity::head_matches(&self.file, registered)
+    }
+
+    pub(super) fn size(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    /// Fills `buffer` from `offset` on as far as the file reaches; returns how far.
+    pub(super) fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        identity::read_full(&self.file, buffer, offset)
+    }
+
+    pub(super) fn look(&mut self, position: u128, tail: u64, hold: Duration) -> io::Result<Seen> {
+        let metadata = self.file.metadata()?;
+        let end = u128::from(metadata.len());
+        let stamp = Stamp {
+            size: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        };
+        if end < position {
+            return Ok(Seen::Broken(GapReason::Truncated));
+        }
+        if self.stamp != Some(stamp) {
+            if self.check_tail(position, tail)? != Tail::Same {
+                return Ok(Seen::Broken(GapReason::Truncated));
+            }
+            self.stamp = Some(stamp);
+        }
+        let left = self.left_since.is_some_and(|since| since.elapsed() >= hold);
+        Ok(Seen::Live(Look { end, unlinked: metadata.nlink() == 0, left }))
+    }
+
+    /// The ≤ 4 KiB before a position, or `None` when the file ends before it.
+    pub(super) fn before(&self, position: u128) -> io::Result<Option<Vec<u8>>> {
+        let position = offset(position)?;
+        let len = position.min(TAIL_BYTES as u64);
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(TAIL_BYTES)];
+        let read = identity::read_full(&self.file, &mut bytes, position - len)?;
+        Ok((read == bytes.len()).then_some(bytes))
+    }
+
+    pub(super) fn check_tail(&self, position: u128, tail: u64) -> io::Result<Tail> {
+        Ok(match self.before(position)? {
+            None => Tail::TooShort,
+            Some(bytes) if tail_hash(&bytes) == tail => Tail::Same,
+            Some(_) => Tail::Differs,
+        })
+    }
+
+    pub(super) fn tail_hash(&self, position: u128) -> io::Result<u64> {
+        let bytes =
+            self.before(position)?.ok_or_else(|| io::Error::other("the file is shorter"))?;
+        Ok(tail_hash(&bytes))
+    }
+}
+
+pub(super) fn offset(position: u128) -> io::Result<u64> {
+    u64::try_from(position).map_err(|_| io::Error::other("position is beyond any file"))
+}
