@@ -123,3 +123,15 @@ fn print(format: Format, json: &str, text: &str) -> anyhow::Result<()> {
 pub(crate) fn say(line: &str) {
     let _closed_stderr_is_fine = writeln!(std::io::stderr(), "{line}");
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_fits_together() {
+        Cli::command().debug_assert();
+    }
+}

@@ -11,7 +11,7 @@ use crate::cli::say;
 
 /// What a person says about it.
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct Place {
     /// Keep the work folder. A failed run keeps it anyway.
     #[arg(long)]
     keep: bool,
@@ -27,11 +27,11 @@ pub(crate) enum Home {
 }
 
 impl Home {
-    pub(crate) fn make(args: &Args) -> anyhow::Result<Self> {
-        let Some(given) = &args.dir else {
+    pub(crate) fn make(place: &Place) -> anyhow::Result<Self> {
+        let Some(given) = &place.dir else {
             let made = tempfile::Builder::new().prefix("garam-soak-").tempdir();
             let made = made.context("cannot make a temporary folder")?;
-            return Ok(if args.keep { Self::Kept(made.keep()) } else { Self::Temporary(made) });
+            return Ok(if place.keep { Self::Kept(made.keep()) } else { Self::Temporary(made) });
         };
         std::fs::create_dir_all(given)
             .with_context(|| format!("cannot make {}", given.display()))?;

@@ -25,7 +25,7 @@ use crate::oracle::{Judge, Judgement};
 use crate::proxy::Proxy;
 use crate::rig::Rig;
 use crate::scenario::Verdict as _;
-use crate::scenario::home::{self, Home};
+use crate::scenario::home::{Home, Place};
 use report::{Report, Run};
 use schedule::Fault;
 use strike::Striker;
@@ -46,7 +46,7 @@ pub(crate) struct Args {
     #[arg(long, value_enum)]
     canary: Option<Canary>,
     #[command(flatten)]
-    home: home::Args,
+    home: Place,
 }
 
 /// What is done to the product.
