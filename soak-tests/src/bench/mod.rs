@@ -1,29 +1,87 @@
 //! The home of every measured claim: `garam-soak bench NAME`.
 //!
-//! A benchmark runs the real binaries beside this program, on a folder of its own, and prints figures; it judges nothing and
-//! asserts no time. Figures from debug builds are labelled as such on stderr.
+//! A benchmark prints figures; it judges nothing and asserts no time. `ship` runs the real binaries beside this program;
+//! `log` uses the log as a library, since what it measures has no command line. Figures from debug builds are labelled as
+//! such on stderr.
 
 mod corpus;
+mod log;
+mod place;
+mod producer;
 mod ship;
 
+use std::fmt;
 use std::path::Path;
+
+use rustix::time::{ClockId, clock_gettime};
+use serde::Serialize;
 
 use crate::cli::say;
 use crate::ground::Programs;
-pub(crate) use ship::Figures;
+
+const MIB: f64 = 1024.0 * 1024.0;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Verb {
     /// From a file over mutual TLS to a durable acknowledgement: processor time, memory, delay
     Ship(ship::Args),
+    /// Durable appends to the log, beside what the disk can do: throughput, delay, processor time
+    Log(log::Args),
+}
+
+/// What a benchmark found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Figures {
+    Ship(ship::Figures),
+    Log(log::Figures),
 }
 
 pub(crate) async fn run(verb: Verb, bin_dir: Option<&Path>) -> anyhow::Result<Figures> {
-    let programs = Programs::find(bin_dir)?;
     if cfg!(debug_assertions) {
         say("this is a debug build: build with --release for figures worth writing down");
     }
-    match verb {
-        Verb::Ship(args) => ship::run(args, programs).await,
+    Ok(match verb {
+        Verb::Ship(args) => Figures::Ship(ship::run(args, Programs::find(bin_dir)?).await?),
+        Verb::Log(args) => Figures::Log(log::run(args).await?),
+    })
+}
+
+/// User and system time of this process so far.
+fn cpu_seconds() -> f64 {
+    let spent = clock_gettime(ClockId::ProcessCPUTime);
+    spent.tv_sec as f64 + spent.tv_nsec as f64 / 1e9
+}
+
+/// The value that this share of sorted values does not exceed.
+fn percentile(sorted: &[f64], share: f64) -> f64 {
+    let rank = (sorted.len() as f64 * share).ceil().max(1.0) as usize;
+    sorted.get(rank - 1).copied().unwrap_or(f64::NAN)
+}
+
+fn round(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ship(figures) => figures.fmt(f),
+            Self::Log(figures) => figures.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::percentile;
+
+    #[test]
+    fn percentiles_are_values_that_occurred() {
+        let values: Vec<f64> = (1..=200).map(f64::from).collect();
+        assert_eq!(percentile(&values, 0.50), 100.0);
+        assert_eq!(percentile(&values, 0.99), 198.0);
+        assert_eq!(percentile(&[3.0], 0.99), 3.0);
+        assert!(percentile(&[], 0.5).is_nan());
     }
 }

@@ -27,7 +27,7 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use super::corpus;
+use super::{MIB, corpus, percentile, round};
 use crate::cli::say;
 use crate::ground::{Ground, Programs};
 use crate::rig::Rig;
@@ -78,7 +78,6 @@ pub(crate) struct Figures {
     ack_p99_ms: f64,
 }
 
-const MIB: f64 = 1024.0 * 1024.0;
 /// Bytes a second in the second part.
 const PACE: u64 = 10 * 1024 * 1024;
 const CHUNK_EVERY: Duration = Duration::from_millis(10);
@@ -272,16 +271,6 @@ async fn acknowledged_of(socket: &Path, file: &Path) -> anyhow::Result<u64> {
     Ok(found.context("the agent does not know the file")?.acked)
 }
 
-/// The value that this share of sorted values does not exceed.
-fn percentile(sorted: &[f64], share: f64) -> f64 {
-    let rank = (sorted.len() as f64 * share).ceil().max(1.0) as usize;
-    sorted.get(rank - 1).copied().unwrap_or(f64::NAN)
-}
-
-fn round(value: f64) -> f64 {
-    (value * 100.0).round() / 100.0
-}
-
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
@@ -299,19 +288,5 @@ impl fmt::Display for Figures {
             "append to acknowledgement at 10 MiB/s: p50 {:.1} ms, p99 {:.1} ms",
             self.ack_p50_ms, self.ack_p99_ms
         )
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::percentile;
-
-    #[test]
-    fn percentiles_are_values_that_occurred() {
-        let values: Vec<f64> = (1..=200).map(f64::from).collect();
-        assert_eq!(percentile(&values, 0.50), 100.0);
-        assert_eq!(percentile(&values, 0.99), 198.0);
-        assert_eq!(percentile(&[3.0], 0.99), 3.0);
-        assert!(percentile(&[], 0.5).is_nan());
     }
 }

@@ -62,6 +62,11 @@ fn rooms_stand_in_order_and_import_only_what_is_below() {
 }
 
 #[test]
+fn the_oracle_shares_no_code_with_the_product() {
+    report(sources().iter().flat_map(|(path, text)| judges_itself(path, text)));
+}
+
+#[test]
 fn every_link_in_a_document_leads_somewhere() {
     let pages = texts().into_iter().filter(|(path, _)| has_extension(path, "md"));
     report(pages.flat_map(|(path, text)| {
@@ -204,6 +209,22 @@ fn imports(room: &str, allowed: &[&str], manifest: &str) -> Problems {
     problems
 }
 
+/// Scenarios and oracle use the product from outside; only benchmarks may call it as a library.
+fn judges_itself(path: &Path, text: &str) -> Problems {
+    if !path.starts_with("soak-tests/src") || path.starts_with("soak-tests/src/bench") {
+        return vec![];
+    }
+    let is_name = |c: char| c.is_alphanumeric() || c == '_';
+    let names_crate = |path: &str| {
+        path.rsplit(|c| !is_name(c)).next().is_some_and(|name| name.starts_with("garam_"))
+    };
+    // What stands before a `::` is a path; a table may be called what it likes.
+    let uses = |line: &str| line.rsplit("::").skip(1).any(names_crate);
+    let say =
+        |line| format!("{}: only src/bench may use the product's code: {line}", path.display());
+    text.lines().filter(|line| uses(line)).map(say).collect()
+}
+
 /// Relative links whose target is not there.
 fn dead_links(path: &Path, text: &str, is_there: &dyn Fn(&Path) -> bool) -> Problems {
     let folder = path.parent().unwrap_or(Path::new(""));
@@ -283,6 +304,15 @@ mod can_fail {
         assert_eq!(header(path, "// What comes in.\n").len(), 1);
         assert_eq!(header(path, "").len(), 1);
         assert_eq!(header(Path::new("proto/tests/it/frames.rs"), "use std;"), Problems::new());
+    }
+
+    #[test]
+    fn product_code_outside_the_benchmarks_is_named() {
+        let uses = "use garam_log::EmbeddedLog;\nlet x = (garam_proto::hash::tail_hash)(b);\n";
+        assert_eq!(judges_itself(Path::new("soak-tests/src/oracle.rs"), uses).len(), 2);
+        assert_eq!(judges_itself(Path::new("soak-tests/src/bench/log/mod.rs"), uses).len(), 0);
+        let table = "sqlx::query(\"SELECT a FROM _garam_cursors\")";
+        assert_eq!(judges_itself(Path::new("soak-tests/src/oracle.rs"), table).len(), 0);
     }
 
     #[test]
