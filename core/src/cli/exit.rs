@@ -11,6 +11,8 @@ use garam_stage::FailureKind;
 pub(crate) enum Exit {
     Ok = 0,
     Failed = 1,
+    /// Consent is missing.
+    Usage = 2,
     NotFound = 3,
     /// Unreachable or timed out.
     Unreachable = 4,

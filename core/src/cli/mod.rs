@@ -7,6 +7,7 @@ mod admin_client;
 mod agent;
 mod ask;
 mod check;
+mod confirm;
 mod dlq;
 mod exit;
 mod log;
@@ -60,7 +61,7 @@ enum Verb {
     Lag,
     /// Show records as they pass a pipeline
     Tap(ask::TapArgs),
-    /// Look into the log's files
+    /// Look into the log's files, verify and repair them
     #[command(subcommand)]
     Log(log::Verb),
     /// Run a read-only SQL query on a pipeline's SQLite destination

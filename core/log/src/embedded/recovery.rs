@@ -30,6 +30,7 @@ use super::walk::WalkError;
 use super::{Env, create};
 use crate::api::{Ancestor, Fingerprint, LogError, OriginState};
 use crate::fold::{Fold, Record};
+use crate::offline::commit;
 
 /// A partition as it was found.
 pub(crate) struct Recovered {
@@ -91,6 +92,7 @@ pub(crate) fn open(
     clock_ms: u64,
 ) -> Result<Recovered, LogError> {
     env.fs.create_dir(dir).map_err(|e| io("create", dir, e))?;
+    commit::finish(env, dir)?;
     remove_leftovers(env, dir)?;
     let named = list(env, dir)?;
     let Some(((base, path), sealed)) = named.split_last() else {
@@ -199,23 +201,33 @@ pub(crate) fn is_damage(
     snapshot: &SnapshotHeader,
     extent: &Extent,
 ) -> Result<bool, LogError> {
-    if extent.end < snapshot.durable_to {
+    was_durable(env, path, (header.salt, snapshot.durable_to), (extent.end, extent.end_at))
+}
+
+/// Whether the entry that should stand at byte `end_at` under the number `end` was on stable storage once.
+pub(crate) fn was_durable(
+    env: &Env,
+    path: &Path,
+    (salt, durable_to): (u64, u64),
+    (end, end_at): (u64, u64),
+) -> Result<bool, LogError> {
+    if end < durable_to {
         return Ok(true);
     }
     let file = env.fs.open(path).map_err(|e| io("open", path, e))?;
     let size = file.size().map_err(|e| io("read", path, e))?;
-    let len = usize::try_from(size.saturating_sub(extent.end_at)).unwrap_or(usize::MAX);
+    let len = usize::try_from(size.saturating_sub(end_at)).unwrap_or(usize::MAX);
     let mut rest = vec![0; len];
     let mut filled = 0;
     while let Some(into) = rest.get_mut(filled..).filter(|into| !into.is_empty()) {
-        match file.read_at(into, extent.end_at + filled as u64) {
+        match file.read_at(into, end_at + filled as u64) {
             Ok(0) => break,
             Ok(n) => filled += n,
             Err(error) => return Err(io("read", path, error)),
         }
     }
     rest.truncate(filled);
-    Ok(proves_damage(&rest, header.salt, extent.end))
+    Ok(proves_damage(&rest, salt, end))
 }
 
 /// Whether a valid entry header stands anywhere in `rest` that says everything up to beyond `bad` was durable.
@@ -273,7 +285,9 @@ fn unreadable(
 
 fn remove_leftovers(env: &Env, dir: &Path) -> Result<(), LogError> {
     for listed in env.fs.list(dir).map_err(|e| io("list", dir, e))? {
-        if !listed.is_dir && listed.name.ends_with(segment::TEMPORARY) {
+        let unnamed =
+            listed.name.ends_with(segment::TEMPORARY) || listed.name.ends_with(commit::NEW);
+        if !listed.is_dir && unnamed {
             let path = dir.join(&listed.name);
             env.fs.remove(&path).map_err(|e| io("remove", &path, e))?;
         }

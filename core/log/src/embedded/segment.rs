@@ -221,32 +221,43 @@ pub(crate) fn open_file(
 impl Opened {
     /// The state of all origins at the segment's base.
     pub(crate) fn fold(&self) -> Result<Fold, SegmentError> {
-        let payload = self.walk.payload_of(&self.state)?;
-        let broken = |why: String| SegmentError::Broken { at: self.state.at, why };
-        let mut rest: &[u8] = &payload;
-        let mut epochs: Vec<SavedEpoch> = Vec::new();
-        for _ in 0..self.snapshot.epochs {
-            let item = take_item(&mut rest).ok_or_else(|| broken("a saved epoch is cut".into()))?;
-            let epoch = garam_proto::decode("saved epoch", item);
-            epochs.push(epoch.map_err(|e| broken(e.to_string()))?);
-        }
-        let mut origins: Vec<SavedOrigin> = Vec::new();
-        for _ in 0..self.snapshot.origins {
-            let item =
-                take_item(&mut rest).ok_or_else(|| broken("a saved origin is cut".into()))?;
-            let origin = garam_proto::decode("saved origin", item);
-            origins.push(origin.map_err(|e| broken(e.to_string()))?);
-        }
-        if !rest.is_empty() {
-            return Err(broken(format!("{} bytes follow the last saved origin", rest.len())));
-        }
-        Ok(Fold::from_saved(epochs, origins))
+        fold_of(&self.walk, &self.state, &self.snapshot)
     }
 
     /// Where the first entry begins.
     pub(crate) fn entries_at(&self) -> u64 {
         self.state.at + self.state.prefix.total_len()
     }
+}
+
+/// The state of all origins that a snapshot entry holds.
+fn fold_of(walk: &Walk, state: &Found, snapshot: &SnapshotHeader) -> Result<Fold, SegmentError> {
+    let payload = walk.payload_of(state)?;
+    let broken = |why: String| SegmentError::Broken { at: state.at, why };
+    let mut rest: &[u8] = &payload;
+    let mut epochs: Vec<SavedEpoch> = Vec::new();
+    for _ in 0..snapshot.epochs {
+        let item = take_item(&mut rest).ok_or_else(|| broken("a saved epoch is cut".into()))?;
+        let epoch = garam_proto::decode("saved epoch", item);
+        epochs.push(epoch.map_err(|e| broken(e.to_string()))?);
+    }
+    let mut origins: Vec<SavedOrigin> = Vec::new();
+    for _ in 0..snapshot.origins {
+        let item = take_item(&mut rest).ok_or_else(|| broken("a saved origin is cut".into()))?;
+        let origin = garam_proto::decode("saved origin", item);
+        origins.push(origin.map_err(|e| broken(e.to_string()))?);
+    }
+    if !rest.is_empty() {
+        return Err(broken(format!("{} bytes follow the last saved origin", rest.len())));
+    }
+    Ok(Fold::from_saved(epochs, origins))
+}
+
+/// Snapshot and state of a segment whose header cannot be read, when the snapshot entry `found` is good.
+pub(crate) fn snapshot_of(walk: &Walk, found: &Found) -> Option<(SnapshotHeader, Fold)> {
+    let snapshot: SnapshotHeader = garam_proto::decode("snapshot", &found.header).ok()?;
+    let fold = fold_of(walk, found, &snapshot).ok()?;
+    Some((snapshot, fold))
 }
 
 fn push_item(out: &mut Vec<u8>, item: &[u8]) {

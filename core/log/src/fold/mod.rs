@@ -101,6 +101,10 @@ impl Fold {
         })
     }
 
+    pub(crate) fn saved(&self, origin: &OriginId) -> Option<SavedOrigin> {
+        self.origins.get(origin).map(SavedOrigin::from)
+    }
+
     pub(crate) fn get(&self, origin: &OriginId) -> Option<&Arc<OriginState>> {
         self.origins.get(origin).map(|held| &held.state)
     }

@@ -96,7 +96,7 @@ impl Record {
         }
     }
 
-    pub(super) fn range(&self) -> (u128, u128) {
+    pub(crate) fn range(&self) -> (u128, u128) {
         match self {
             Self::Block(block) => (block.from, block.to),
             Self::Claim(claim) => (claim.from, claim.from),

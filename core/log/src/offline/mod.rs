@@ -5,5 +5,12 @@
 //! changed. Not here: looking into a folder (`inspect`), opening one to serve (`embedded`).
 
 mod branch;
+pub(crate) mod commit;
+mod mend;
+mod repair;
+mod scan;
+mod verify;
 
 pub use branch::begin_new_life;
+pub use repair::{RepairPlan, Repaired, plan_repair, repair};
+pub use verify::{Damage, Lost, Verified, verify};

@@ -9,5 +9,6 @@ mod faults;
 mod format;
 mod kit;
 mod model;
+mod repair;
 mod retention;
 mod world;

@@ -25,6 +25,8 @@ pub(crate) struct Disk {
     fault: Arc<Mutex<Option<(Fault, String)>>>,
     syncs: Arc<AtomicU64>,
     stalled: Arc<(Mutex<bool>, Condvar)>,
+    /// Calls that still change something before nothing does any more.
+    left: Arc<Mutex<Option<u64>>>,
 }
 
 impl Disk {
@@ -46,6 +48,26 @@ impl Disk {
         self.stalled.1.notify_all();
     }
 
+    /// The machine loses power in the `n`th call from now on that changes something.
+    pub(crate) fn dies_at(&self, n: u64) {
+        *self.left.lock().unwrap() = Some(n);
+    }
+
+    pub(crate) fn revives(&self) {
+        *self.left.lock().unwrap() = None;
+    }
+
+    fn step(&self) -> io::Result<()> {
+        match &mut *self.left.lock().unwrap() {
+            Some(0 | 1) => Err(io::Error::other("the power is gone")),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
     pub(crate) fn syncs(&self) -> u64 {
         self.syncs.load(Ordering::SeqCst)
     }
@@ -63,6 +85,7 @@ impl Disk {
 
 impl Fs for Disk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.step()?;
         if let Some(Fault::Create(kind)) = self.fault_at(path) {
             return Err(kind.into());
         }
@@ -74,10 +97,12 @@ impl Fs for Disk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.step()?;
         RealFs.rename(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        self.step()?;
         RealFs.remove(path)
     }
 
@@ -86,6 +111,7 @@ impl Fs for Disk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.step()?;
         match self.fault_at(path) {
             Some(Fault::SyncDir) => Err(io::Error::from_raw_os_error(5)),
             _ => Ok(()),
@@ -113,6 +139,7 @@ impl DiskFile for File {
     }
 
     fn write_all_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.disk.step()?;
         if let Some(Fault::Write(kind)) = self.disk.fault_at(&self.path) {
             self.inner.write_all_at(&bytes[..bytes.len() / 2], at)?;
             return Err(kind.into());
@@ -121,6 +148,7 @@ impl DiskFile for File {
     }
 
     fn sync(&self) -> io::Result<()> {
+        self.disk.step()?;
         if self.disk.fault_at(&self.path) == Some(Fault::Sync) {
             return Err(io::Error::from_raw_os_error(5));
         }

@@ -1,7 +1,13 @@
 //! `garam log`: what lies in the log's files, of a live core or a stopped one.
 
+mod repair;
+mod verify;
+
+use std::path::Path;
+
 use anyhow::anyhow;
 use garam_log::inspect::{self, PartitionReport, ProblemKind};
+use garam_proto::PartitionId;
 use serde_json::{Value, json};
 
 use super::exit::{Exit, coded};
@@ -16,6 +22,18 @@ pub(crate) enum Verb {
 Nothing is written. Of a running core the newest entries may show before they are durable. Exit code 7 when something is damaged."
     )]
     Inspect(Inspect),
+    /// Read every byte and check every checksum, number, fingerprint and rule, and say what is damaged and where
+    #[command(
+        after_help = "Examples:\n  garam log verify\n  garam log verify --stream orders -o json\n\n\
+Nothing is written; the core may run. Exit code 1 when something is damaged."
+    )]
+    Verify(verify::Verify),
+    /// Give up what cannot be read of a partition, as counted gaps under a new incarnation, so that the rest goes on
+    #[command(
+        after_help = "Examples:\n  garam log repair orders/0 --dry-run\n  garam log repair orders/0 --yes\n\n\
+The core must be stopped. Sound entries keep their place; the damaged files are kept aside. Asks for the partition's name."
+    )]
+    Repair(repair::Repair),
 }
 
 #[derive(Debug, clap::Args)]
@@ -29,15 +47,37 @@ pub(crate) struct Inspect {
 }
 
 pub(crate) fn dispatch(plan: &Plan, verb: Verb, format: Format) -> anyhow::Result<Exit> {
-    let Verb::Inspect(args) = verb;
     let dir = plan.log_dir();
-    if !dir.try_exists()? {
-        return Err(coded(
-            Exit::NotFound,
-            anyhow!("no log in {}: has the core run with this configuration?", dir.display()),
-        ));
+    match verb {
+        Verb::Inspect(args) => inspect(&dir, &args, format),
+        Verb::Verify(args) => verify::verify(&dir, &args, format),
+        Verb::Repair(args) => repair::repair(&dir, &args, format),
     }
-    let mut reports = inspect::inspect(&dir)?;
+}
+
+/// The partitions on disk, of all streams or of one.
+fn partitions(dir: &Path, stream: Option<&str>) -> anyhow::Result<Vec<PartitionId>> {
+    if !dir.try_exists()? {
+        return Err(no_log(dir));
+    }
+    let mut found = inspect::partitions_in(dir)?;
+    found.retain(|partition| stream.is_none_or(|name| partition.stream.as_str() == name));
+    if found.is_empty() {
+        return Err(coded(Exit::NotFound, anyhow!("no such stream in {}", dir.display())));
+    }
+    Ok(found)
+}
+
+fn no_log(dir: &Path) -> anyhow::Error {
+    let text = format!("no log in {}: has the core run with this configuration?", dir.display());
+    coded(Exit::NotFound, anyhow!(text))
+}
+
+fn inspect(dir: &Path, args: &Inspect, format: Format) -> anyhow::Result<Exit> {
+    if !dir.try_exists()? {
+        return Err(no_log(dir));
+    }
+    let mut reports = inspect::inspect(dir)?;
     reports.retain(|report| {
         args.stream.as_deref().is_none_or(|name| report.partition.stream.as_str() == name)
     });
@@ -96,6 +136,10 @@ fn as_json(report: &PartitionReport, with_origins: bool) -> Value {
         "stream": report.partition.stream.as_str(),
         "partition": report.partition.index,
         "incarnation": report.incarnation.to_string(),
+        "ancestors": report.ancestors.iter().map(|ancestor| json!({
+            "incarnation": ancestor.incarnation.to_string(),
+            "until": ancestor.until.0,
+        })).collect::<Vec<_>>(),
         "start": report.start.0,
         "end": report.end.0,
         "bytes": report.bytes,
