@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::bench;
 use crate::ground::Programs;
 use crate::scenario::Scenario;
+use crate::tracer;
 
 /// Drives the real binaries with faults and checks every record.
 #[derive(Debug, Parser)]
@@ -46,6 +47,9 @@ enum Verb {
     Run(Box<Scenario>),
     /// List the scenarios
     List,
+    /// Run a program and strike at one of its calls on files; `run crash_points` uses it
+    #[command(hide = true)]
+    Trace(tracer::Args),
     /// Measure something; build with --release first
     #[command(subcommand)]
     Bench(bench::Verb),
@@ -54,6 +58,13 @@ enum Verb {
 /// Entry point of the `garam-soak` binary.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
+    // The tracer is one thread by nature: the kernel knows it by its thread.
+    if let Verb::Trace(args) = &cli.verb {
+        return tracer::run(args).unwrap_or_else(|error| {
+            say(&format!("garam-soak trace: {error:#}"));
+            ExitCode::FAILURE
+        });
+    }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let outcome =
@@ -102,6 +113,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<bool> {
             print(format, &serde_json::to_string(&names)?, &text)?;
             Ok(true)
         }
+        Verb::Trace(_) => anyhow::bail!("the tracer runs before the runtime"),
         Verb::Bench(verb) => {
             let figures = bench::run(verb, bin_dir.as_deref()).await?;
             print(format, &serde_json::to_string(&figures)?, &figures.to_string())?;

@@ -51,6 +51,8 @@ const ROWS: &str = "SELECT rowid, writer, seq, weight, digest, payload FROM soak
 WHERE rowid > ? ORDER BY rowid LIMIT ?";
 const CURSORS: &str =
     "SELECT records_in, delivered, quarantined, gap_units, dropped FROM _garam_cursors";
+const NEXTS: &str = "SELECT partition, next FROM _garam_cursors ORDER BY partition";
+const HAS_CURSORS: &str = "SELECT count(*) FROM sqlite_master WHERE name = '_garam_cursors'";
 const NTH: &str = "SELECT rowid FROM soak WHERE seq > 0 ORDER BY rowid LIMIT 1 OFFSET ?";
 const LOSE: &str = "DELETE FROM soak WHERE rowid = ?";
 const REPEAT: &str = "INSERT INTO soak (writer, seq, weight, digest, payload, _host, _path, _origin, \
@@ -98,6 +100,32 @@ pub(crate) async fn read_counters(path: &Path) -> anyhow::Result<Counters> {
     Ok(sum)
 }
 
+/// Where the pipeline's cursors stand, by partition; none when there is no destination yet.
+pub(crate) async fn read_cursors(path: &Path) -> anyhow::Result<Vec<(i64, i64)>> {
+    if !path.try_exists()? {
+        return Ok(Vec::new());
+    }
+    let mut connection = open(path, false).await?;
+    let exists: i64 = sqlx::query_scalar(HAS_CURSORS).fetch_one(&mut connection).await?;
+    let rows = match exists {
+        0 => Vec::new(),
+        _ => sqlx::query_as(NEXTS).fetch_all(&mut connection).await?,
+    };
+    connection.close().await?;
+    Ok(rows)
+}
+
+/// Copies the database with its log into a folder, byte for byte; a torn copy of a torn database is as good.
+pub(crate) fn copy(path: &Path, copy: &Path) -> anyhow::Result<()> {
+    for suffix in ["", "-wal", "-journal"] {
+        let part = |path: &Path| PathBuf::from(format!("{}{suffix}", path.display()));
+        if part(path).try_exists()? {
+            fs::copy(part(path), part(copy)).context("cannot copy the destination")?;
+        }
+    }
+    Ok(())
+}
+
 /// Copies the database into a folder and damages one row of the copy.
 pub(crate) async fn damaged_copy(
     path: &Path,
@@ -106,12 +134,7 @@ pub(crate) async fn damaged_copy(
     seed: u64,
 ) -> anyhow::Result<PathBuf> {
     let copy = folder.join("canary.sqlite");
-    for suffix in ["", "-wal"] {
-        let part = |path: &Path| PathBuf::from(format!("{}{suffix}", path.display()));
-        if part(path).try_exists()? {
-            fs::copy(part(path), part(&copy)).context("cannot copy the destination")?;
-        }
-    }
+    self::copy(path, &copy)?;
     let mut connection = open(&copy, false).await?;
     let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM soak WHERE seq > 0")
         .fetch_one(&mut connection)

@@ -48,6 +48,7 @@ pub(crate) struct Ground {
     /// Where the files lie that the agent tails.
     pub(crate) logs: PathBuf,
     pub(crate) database: PathBuf,
+    pub(crate) data_dir: PathBuf,
     pub(crate) core_config: PathBuf,
     pub(crate) agent_config: PathBuf,
     /// The agent's state; its identity lies elsewhere.
@@ -64,7 +65,16 @@ pub(crate) struct Aside {
     pub(crate) record: String,
 }
 
-/// The stream and the pipeline.
+/// A stream, the pipeline that reads it, and the destination. `stream` and `pipeline` are further lines of their tables.
+#[derive(Debug, Clone)]
+pub(crate) struct Pipe {
+    pub(crate) name: String,
+    pub(crate) database: PathBuf,
+    pub(crate) stream: String,
+    pub(crate) pipeline: String,
+}
+
+/// The stream, the pipeline and the table, where there is but one.
 const NAME: &str = "soak";
 
 impl Ground {
@@ -84,6 +94,7 @@ impl Ground {
             programs,
             logs: dir.join("logs"),
             database: dir.join("data.sqlite"),
+            data_dir: dir.join("core"),
             core_config: dir.join("core.toml"),
             agent_config: dir.join("agent.toml"),
             state: dir.join("agent"),
@@ -93,19 +104,31 @@ impl Ground {
         })
     }
 
-    /// Writes the core's configuration with a JSON stream and a pipeline to SQLite.
-    pub(crate) fn write_soak_core(&self) -> anyhow::Result<()> {
+    /// The pipe that most scenarios need: one stream, one pipeline, one SQLite table.
+    pub(crate) fn pipe(&self) -> Pipe {
+        Pipe {
+            name: NAME.into(),
+            database: self.database.clone(),
+            stream: "partitions = 2\nquota = \"4GiB\"".into(),
+            pipeline: String::new(),
+        }
+    }
+
+    /// Writes the core's configuration with a JSON stream and a pipeline to SQLite for each pipe.
+    pub(crate) fn write_core(&self, log: &str, pipes: &[Pipe]) -> anyhow::Result<()> {
         let columns: String =
             COLUMNS.iter().map(|(name, kind)| format!("{name} = {kind:?}\n")).collect();
-        let text = format!(
-            "{}[stream.{NAME}]\npartitions = 2\nquota = \"4GiB\"\n\n\
-             [stream.{NAME}.contract]\nformat = \"json\"\nunknown = \"quarantine\"\n\n\
-             [stream.{NAME}.contract.columns]\n{columns}\n\
-             [pipeline.{NAME}]\nfrom = \"{NAME}\"\nstart = \"earliest\"\n\n\
-             [pipeline.{NAME}.to.sqlite]\npath = {:?}\ntable = \"{NAME}\"\nmode = \"append\"\n",
-            self.core_head(),
-            self.database,
-        );
+        let mut text = format!("{}[log]\n{log}\n\n", self.core_head());
+        for Pipe { name, database, stream, pipeline } in pipes {
+            text += &format!(
+                "[stream.{name}]\n{stream}\n\n\
+                 [stream.{name}.contract]\nformat = \"json\"\nunknown = \"quarantine\"\n\n\
+                 [stream.{name}.contract.columns]\n{columns}\n\
+                 [pipeline.{name}]\nfrom = \"{name}\"\nstart = \"earliest\"\n{pipeline}\n\n\
+                 [pipeline.{name}.to.sqlite]\npath = {database:?}\ntable = \"{NAME}\"\n\
+                 mode = \"append\"\n\n",
+            );
+        }
         write(&self.core_config, &text)
     }
 
@@ -119,21 +142,33 @@ impl Ground {
         format!(
             "data_dir = {:?}\n\n[gateway]\nlisten = \"{}\"\nnames = [\"127.0.0.1\", \"localhost\"]\n\n\
              [admin]\nlisten = \"{}\"\n\n",
-            self.dir.join("core"),
-            self.gateway,
-            self.admin,
+            self.data_dir, self.gateway, self.admin,
         )
     }
 
-    /// Writes the agent's configuration; `core` is the address it connects to.
+    /// Writes the configuration of an agent that reads one folder; `core` is the address it connects to.
     pub(crate) fn write_agent(&self, core: SocketAddr, ship: &str) -> anyhow::Result<()> {
-        let text = format!(
-            "state_dir = {:?}\nidentity_dir = {:?}\ncore = [\"{core}\"]\n\n{ship}\
-             [[file]]\nname = \"{NAME}\"\ninclude = [\"{}/*.log*\"]\nstream = \"{NAME}\"\n",
+        self.write_agent_of(core, ship, &[(NAME, &self.logs)])
+    }
+
+    /// The same with several streams, each fed from a folder of its own.
+    pub(crate) fn write_agent_of(
+        &self,
+        core: SocketAddr,
+        ship: &str,
+        sources: &[(&str, &Path)],
+    ) -> anyhow::Result<()> {
+        let mut text = format!(
+            "state_dir = {:?}\nidentity_dir = {:?}\ncore = [\"{core}\"]\n\n{ship}\n",
             self.state,
             self.identity(),
-            self.logs.display(),
         );
+        for (stream, folder) in sources {
+            text += &format!(
+                "[[file]]\nname = \"{stream}\"\ninclude = [\"{}/*.log*\"]\nstream = \"{stream}\"\n",
+                folder.display(),
+            );
+        }
         write(&self.agent_config, &text)
     }
 
@@ -146,14 +181,14 @@ impl Ground {
         Ok(())
     }
 
-    /// Everything in the pipeline's quarantine.
-    pub(crate) async fn quarantined(&self) -> anyhow::Result<Vec<Aside>> {
-        let text = self.garam(&["dlq", "ls", NAME, "--limit", "0", "-o", "json"]).await?;
+    /// Everything in a pipeline's quarantine.
+    pub(crate) async fn quarantined(&self, pipeline: &str) -> anyhow::Result<Vec<Aside>> {
+        let text = self.garam(&["dlq", "ls", pipeline, "--limit", "0", "-o", "json"]).await?;
         serde_json::from_slice(&text).context("`garam dlq ls` prints something else than before")
     }
 
     /// Runs one verb of the core's command line and gives what it prints.
-    async fn garam(&self, verb: &[&str]) -> anyhow::Result<Vec<u8>> {
+    pub(crate) async fn garam(&self, verb: &[&str]) -> anyhow::Result<Vec<u8>> {
         let program = &self.programs.core;
         let output =
             Command::new(program).arg("-c").arg(&self.core_config).args(verb).output().await;
@@ -168,7 +203,7 @@ impl Ground {
         Ok(output.stdout)
     }
 
-    fn identity(&self) -> PathBuf {
+    pub(crate) fn identity(&self) -> PathBuf {
         self.dir.join("identity")
     }
 }

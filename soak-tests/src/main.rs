@@ -24,6 +24,7 @@ mod processes;
 mod proxy;
 mod rig;
 mod scenario;
+mod tracer;
 
 fn main() -> std::process::ExitCode {
     cli::main()

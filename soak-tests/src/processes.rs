@@ -5,13 +5,15 @@
 //! run fails.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
+
+use crate::tracer::Fault;
 
 /// How long a process may take to stop when asked.
 const STOPPING: Duration = Duration::from_secs(60);
@@ -23,6 +25,40 @@ const TICKS_PER_SECOND: f64 = 100.0;
 pub(crate) struct Process {
     name: &'static str,
     child: Child,
+    /// Under a tracer: where it says which process it runs.
+    report: Option<PathBuf>,
+}
+
+/// How a process is run under the tracer of this program.
+#[derive(Debug, Clone)]
+pub(crate) struct Tracing {
+    /// What counts as state.
+    pub(crate) state: Vec<PathBuf>,
+    pub(crate) report: PathBuf,
+    /// Which call is struck, and how.
+    pub(crate) strike: Option<(u64, Fault)>,
+}
+
+impl Tracing {
+    fn command(&self, program: &Path) -> anyhow::Result<Command> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("trace").arg("--report").arg(&self.report);
+        for state in &self.state {
+            command.arg("--state").arg(state);
+        }
+        if let Some((at, fault)) = self.strike {
+            command.arg("--at").arg(at.to_string()).arg("--fault").arg(fault.name());
+        }
+        command.arg("--").arg(program);
+        Ok(command)
+    }
+
+    /// The calls it has listed so far, and whether one was struck.
+    pub(crate) fn calls(&self) -> anyhow::Result<(u64, bool)> {
+        let report = std::fs::read_to_string(&self.report).context("there is no trace")?;
+        let calls = report.lines().skip(1).count() as u64;
+        Ok((calls, report.lines().any(|line| line.ends_with(" hit"))))
+    }
 }
 
 /// Processor time and memory of a process so far.
@@ -34,15 +70,20 @@ pub(crate) struct Usage {
 }
 
 impl Process {
-    /// Runs `program run --config config`; stderr is appended to `log`.
+    /// Runs `program run --config config`, perhaps under a tracer; stderr is appended to `log`.
     pub(crate) fn start(
         name: &'static str,
         program: &Path,
         config: &Path,
+        tracing: Option<&Tracing>,
         log: &Path,
     ) -> anyhow::Result<Self> {
         let stderr = File::options().create(true).append(true).open(log)?;
-        let child = Command::new(program)
+        let mut command = match tracing {
+            None => Command::new(program),
+            Some(tracing) => tracing.command(program)?,
+        };
+        let child = command
             .arg("run")
             .arg("--config")
             .arg(config)
@@ -53,7 +94,12 @@ impl Process {
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
-        Ok(Self { name, child })
+        Ok(Self { name, child, report: tracing.map(|tracing| tracing.report.clone()) })
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
     }
 
     /// An error when the process has ended by itself.
@@ -73,7 +119,7 @@ impl Process {
     /// Asks it to stop. Anything but a clean end in time is an error.
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         self.check()?;
-        kill_process(self.pid()?, Signal::TERM)?;
+        kill_process(self.target()?, Signal::TERM)?;
         let name = self.name;
         let Ok(status) = tokio::time::timeout(STOPPING, self.child.wait()).await else {
             self.child.kill().await?;
@@ -93,6 +139,15 @@ impl Process {
             cpu_s: cpu_seconds(&stat).with_context(what)?,
             peak_mib: peak_mib(&status).with_context(what)?,
         })
+    }
+
+    /// Whom to ask: under a tracer the program it runs.
+    fn target(&self) -> anyhow::Result<Pid> {
+        let Some(report) = &self.report else { return self.pid() };
+        let report = std::fs::read_to_string(report).context("the tracer has not begun")?;
+        let pid = report.lines().next().and_then(|line| line.strip_prefix("pid "));
+        let pid = pid.and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
+        pid.context("the tracer does not say whom it traces")
     }
 
     fn pid(&self) -> anyhow::Result<Pid> {
@@ -139,7 +194,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("x.log");
         let program = Path::new("/bin/sh");
-        let mut process = Process::start("shell", program, Path::new("x"), &log).unwrap();
+        let mut process = Process::start("shell", program, Path::new("x"), None, &log).unwrap();
         process.child.wait().await.unwrap();
         assert!(process.check().unwrap_err().to_string().contains("ended by itself"));
         assert!(!last_lines(&log, 3).is_empty(), "its words are kept");

@@ -4,6 +4,7 @@
 //! value. A process that ends without having been told to is an error at the next look.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -11,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::admin;
 use crate::ground::Ground;
-use crate::processes::{Process, last_lines};
+use crate::processes::{Process, Tracing, last_lines};
 
 /// How long a core may take until it is ready, over all that it has to recover.
 const READY: Duration = Duration::from_secs(60);
@@ -27,11 +28,14 @@ pub(crate) struct Rig {
     core: Option<Process>,
     agent: Option<Process>,
     restarts: u64,
+    /// How the next core and the next agent are run.
+    pub(crate) trace_core: Option<Tracing>,
+    pub(crate) trace_agent: Option<Tracing>,
 }
 
 impl Rig {
     pub(crate) fn new(ground: Ground) -> Self {
-        Self { ground, core: None, agent: None, restarts: 0 }
+        Self { ground, core: None, agent: None, restarts: 0, trace_core: None, trace_agent: None }
     }
 
     /// How often a process was started again.
@@ -42,7 +46,9 @@ impl Rig {
     pub(crate) fn start_core(&mut self) -> anyhow::Result<()> {
         let ground = &self.ground;
         let log = self.core_log();
-        self.core = Some(Process::start("core", &ground.programs.core, &ground.core_config, &log)?);
+        let (program, config) = (&ground.programs.core, &ground.core_config);
+        let tracing = self.trace_core.as_ref();
+        self.core = Some(Process::start("core", program, config, tracing, &log)?);
         Ok(())
     }
 
@@ -50,7 +56,9 @@ impl Rig {
         let ground = &self.ground;
         let log = self.agent_log();
         let program = &ground.programs.agent;
-        self.agent = Some(Process::start("agent", program, &ground.agent_config, &log)?);
+        let tracing = self.trace_agent.as_ref();
+        let config = &ground.agent_config;
+        self.agent = Some(Process::start("agent", program, config, tracing, &log)?);
         Ok(())
     }
 
@@ -123,6 +131,24 @@ impl Rig {
         wrong
     }
 
+    /// How the core ended by itself, if it has; it can be started again then.
+    pub(crate) fn core_ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        take_ended(&mut self.core)
+    }
+
+    /// The same for the agent.
+    pub(crate) fn agent_ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        take_ended(&mut self.agent)
+    }
+
+    pub(crate) async fn stop_core(&mut self) -> anyhow::Result<()> {
+        self.core.take().context("no core runs")?.stop().await
+    }
+
+    pub(crate) async fn stop_agent(&mut self) -> anyhow::Result<()> {
+        self.agent.take().context("no agent runs")?.stop().await
+    }
+
     pub(crate) fn core(&self) -> anyhow::Result<&Process> {
         self.core.as_ref().context("no core runs")
     }
@@ -150,4 +176,13 @@ impl Rig {
     fn agent_log(&self) -> PathBuf {
         self.ground.dir.join("agent.log")
     }
+}
+
+fn take_ended(process: &mut Option<Process>) -> anyhow::Result<Option<ExitStatus>> {
+    let Some(running) = process else { return Ok(None) };
+    let ended = running.ended()?;
+    if ended.is_some() {
+        *process = None;
+    }
+    Ok(ended)
 }

@@ -6,9 +6,12 @@
 //!
 //! | file | subject |
 //! |---|---|
+//! | [`crash_points`] | a fault at every single call on files, of the core and of the agent |
 //! | [`torment`] | kills, cut links and lost state, at seeded moments of a busy run |
 
+mod crash_points;
 pub(crate) mod home;
+mod judge;
 mod torment;
 
 use std::fmt::Display;
@@ -32,11 +35,14 @@ pub(crate) enum Scenario {
     LinkCut(torment::Args),
     /// Kill the agent and remove its state while files rotate
     AgentStateLost(torment::Args),
+    /// Kill, or fail, at every single call with which the core or the agent changes its files
+    CrashPoints(crash_points::Args),
 }
 
 impl Scenario {
     pub(crate) async fn run(self, programs: Programs) -> anyhow::Result<Outcome> {
         match self {
+            Self::CrashPoints(args) => Outcome::of(&crash_points::run(&args, programs).await?),
             Self::Steady(args) => {
                 Outcome::of(&torment::run(Torment::Steady, &args, programs).await?)
             }

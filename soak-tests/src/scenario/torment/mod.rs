@@ -21,11 +21,11 @@ use crate::database;
 use crate::database::Canary;
 use crate::generate::Generator;
 use crate::ground::{Ground, Programs};
-use crate::oracle::{Judge, Judgement};
+use crate::oracle::Judgement;
 use crate::proxy::Proxy;
 use crate::rig::Rig;
-use crate::scenario::Verdict as _;
 use crate::scenario::home::{Home, Place};
+use crate::scenario::{Verdict as _, judge};
 use report::{Report, Run};
 use schedule::Fault;
 use strike::Striker;
@@ -114,7 +114,7 @@ async fn play(torment: Torment, args: &Args, rig: &mut Rig) -> anyhow::Result<Re
         Torment::LinkCut => Some(Proxy::start(rig.ground.gateway).await?),
         _ => None,
     };
-    rig.ground.write_soak_core()?;
+    rig.ground.write_core("", &[rig.ground.pipe()])?;
     let door = proxy.as_ref().map_or(rig.ground.gateway, Proxy::address);
     rig.ground.write_agent(door, "")?;
     rig.ground.make_certificates().await?;
@@ -223,16 +223,7 @@ async fn judge(args: &Args, rig: &Rig, book: &Book) -> anyhow::Result<Judgement>
             damaged.await?
         }
     };
-    let mut judge = Judge::new(book);
-    database::read_rows(&database, &mut judge).await?;
-    for aside in ground.quarantined().await? {
-        match aside.index {
-            Some(_) => judge.aside(&aside.record),
-            // A block that was put aside whole holds one record a line.
-            None => aside.record.lines().for_each(|line| judge.aside(line)),
-        }
-    }
-    Ok(judge.finish())
+    judge::judge(ground, &ground.pipe().name, &database, book).await
 }
 
 /// Everything that is decided before the run begins.
