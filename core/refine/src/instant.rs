@@ -3,7 +3,7 @@
 //! ```text
 //! date        2026-11-23
 //! timestamp   2026-11-23T23:24:04.123456Z   RFC 3339, any offset, 't', 'z' and a blank between date and time allowed
-//!             2026-11-23 23:24:04.123456    without an offset: UTC
+//!             2026-11-23 23:24:04.123456    without an offset: the contract's zone, UTC where it names none
 //!             1795476244                    |n| <  10^11: seconds        (until the year 5138)
 //!             1795476244123                 |n| <  10^14: milliseconds   (before 1973-03-03 they read as seconds)
 //!             1795476244123456              |n| <  10^17: microseconds
@@ -24,7 +24,7 @@ pub(crate) enum NoInstant {
     Range,
 }
 
-const MICROS: i64 = 1_000_000;
+pub(crate) const MICROS: i64 = 1_000_000;
 
 /// Days since 1970-01-01 of `YYYY-MM-DD`.
 pub(crate) fn date(text: &str) -> Result<i32, NoInstant> {
@@ -35,8 +35,8 @@ pub(crate) fn date(text: &str) -> Result<i32, NoInstant> {
     i32::try_from(micros.div_euclid(86_400 * MICROS)).map_err(|_| NoInstant::Range)
 }
 
-/// Microseconds since the epoch.
-pub(crate) fn timestamp(text: &str) -> Result<i64, NoInstant> {
+/// Microseconds since the epoch. `local`: seconds east of UTC of a text that names no offset, where that is known.
+pub(crate) fn timestamp(text: &str, local: Option<i64>) -> Result<i64, NoInstant> {
     let mut scan = Scan { rest: text.as_bytes() };
     let date = scan.date()?;
     let separator = scan.byte()?;
@@ -49,7 +49,7 @@ pub(crate) fn timestamp(text: &str) -> Result<i64, NoInstant> {
     scan.expect(b':')?;
     let second = scan.two()?;
     let micros = scan.fraction()?;
-    let offset = match (scan.offset()?, separator) {
+    let offset = match (scan.offset()?.or(local), separator) {
         (Some(seconds), _) => seconds,
         (None, b' ') => 0,
         // RFC 3339 has no local time: "T" without an offset could be anywhere.
@@ -69,7 +69,7 @@ pub(crate) fn epoch(number: i64) -> Result<i64, NoInstant> {
     }
 }
 
-fn utc_micros(at: civil::DateTime) -> Result<i64, NoInstant> {
+pub(crate) fn utc_micros(at: civil::DateTime) -> Result<i64, NoInstant> {
     TimeZone::UTC
         .to_timestamp(at)
         .map(|timestamp| timestamp.as_microsecond())
@@ -182,11 +182,11 @@ mod tests {
             "2026-11-23T18:24:04.123456-05:00",
             "2026-11-23T23:24:04.123456789Z",
         ] {
-            assert_eq!(timestamp(text), Ok(at), "{text}");
+            assert_eq!(timestamp(text, None), Ok(at), "{text}");
         }
-        assert_eq!(timestamp("2026-11-23 23:24:04"), Ok(1_795_476_244_000_000));
-        assert_eq!(timestamp("2026-11-23 23:24:04.5"), Ok(1_795_476_244_500_000));
-        assert_eq!(timestamp("1969-12-31T23:59:59.999999Z"), Ok(-1));
+        assert_eq!(timestamp("2026-11-23 23:24:04", None), Ok(1_795_476_244_000_000));
+        assert_eq!(timestamp("2026-11-23 23:24:04.5", None), Ok(1_795_476_244_500_000));
+        assert_eq!(timestamp("1969-12-31T23:59:59.999999Z", None), Ok(-1));
     }
 
     #[test]
@@ -203,7 +203,7 @@ mod tests {
             "2026-11-23T23:24:04[Asia/Seoul]",
             "yesterday",
         ] {
-            assert_eq!(timestamp(text), Err(NoInstant::Syntax), "{text}");
+            assert_eq!(timestamp(text, None), Err(NoInstant::Syntax), "{text}");
         }
         for text in [
             "2026-13-01T00:00:00Z",
@@ -211,7 +211,7 @@ mod tests {
             "2026-11-23T23:59:60Z",
             "2026-11-23T00:00:00+24:00",
         ] {
-            assert_eq!(timestamp(text), Err(NoInstant::Range), "{text}");
+            assert_eq!(timestamp(text, None), Err(NoInstant::Range), "{text}");
         }
     }
 

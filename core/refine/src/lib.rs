@@ -7,16 +7,23 @@
 //! same rows on replay; foreign bytes never panic.
 //! Not here: SQL, dimensions, reading the log, deciding what happens to bad records.
 //!
-//! Reading order: [`refiner`] (the loop) → [`members`] (a JSON object split, values untouched) → [`value`] (one value by
-//! its column's type) with [`decimal`] and [`instant`] → [`columns`] (Arrow builders) → [`reject`] (what the operator reads).
+//! Reading order: [`refiner`] (the loop) → [`members`] (a JSON object split, values untouched) or [`fields`] (a line of text
+//! split), by [`names`] → [`value`] or [`text`] (one value by its column's type) with [`decimal`], [`instant`] and [`clock`] →
+//! [`columns`] (Arrow builders) → [`reject`] (what the operator reads).
 #![forbid(unsafe_code)]
 
+mod clock;
 mod columns;
 mod decimal;
+mod error;
+mod fields;
 mod instant;
 mod members;
+mod names;
 mod refiner;
 mod reject;
+mod text;
 mod value;
 
+pub use error::Unusable;
 pub use refiner::{ContractRefiner, SEMANTICS};

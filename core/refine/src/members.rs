@@ -9,34 +9,12 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use garam_stage::{Contract, QuarantineReason, UnknownColumns};
+use garam_stage::{QuarantineReason, UnknownColumns};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::names::Names;
 use crate::reject::{Reject, shown};
-
-/// The names to look for and what to do with others.
-#[derive(Debug)]
-pub(crate) struct Names {
-    columns: Vec<String>,
-    unknown: UnknownColumns,
-}
-
-impl Names {
-    pub(crate) fn of(contract: &Contract) -> Self {
-        let columns = contract.columns.iter().map(|column| column.name.clone()).collect();
-        Self { columns, unknown: contract.unknown }
-    }
-
-    /// The column of this name. Records of one stream list their members in one order, so the column after the last one
-    /// found is tried first.
-    fn find(&self, hint: usize, name: &str) -> Option<usize> {
-        if self.columns.get(hint).is_some_and(|column| column == name) {
-            return Some(hint);
-        }
-        self.columns.iter().position(|column| column == name)
-    }
-}
 
 /// The members of one record. Reused from record to record.
 #[derive(Debug, Default)]

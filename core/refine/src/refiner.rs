@@ -3,8 +3,8 @@
 //! A record's cells are all parsed before the first is appended, so a bad record leaves nothing behind. Buffers are
 //! reused from record to record; the usual record allocates nothing.
 //!
-//! Format `line`: the record is the text, without the `\r` of a CRLF ending. Format `json`: the record is one object.
-//! Either way a piece of a record that was cut at `max_record` is put aside as `too_long`.
+//! Format `line`: the record is the text, without the `\r` of a CRLF ending. Format `json`: the record is one object. Other
+//! formats have named fields of text ([`crate::fields`]). Whatever the format, a piece of a record that was cut at `max_record` is put aside as `too_long`.
 
 use std::borrow::Cow;
 
@@ -12,13 +12,18 @@ use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use garam_proto::Record;
 use garam_stage::{
-    BadRecord, Contract, Failure, FailureKind, Format, QuarantineReason, RawBlock, RecordRef,
-    Refined, Refiner,
+    BadRecord, Contract, DropReason, Failure, FailureKind, Format, QuarantineReason, RawBlock,
+    RecordRef, Refined, Refiner,
 };
 
+use crate::clock::{Clock, Time};
 use crate::columns::{Columns, SystemValues};
-use crate::members::{Members, Names};
+use crate::error::Unusable;
+use crate::fields::{Fields, Line, Splitter};
+use crate::members::Members;
+use crate::names::Names;
 use crate::reject::Reject;
+use crate::text;
 use crate::value::{Cell, cell};
 
 /// Version of how bytes become values: part of every plan. Raised whenever the same record would give another row.
@@ -29,21 +34,32 @@ pub const SEMANTICS: u32 = 1;
 pub struct ContractRefiner {
     contract: Contract,
     names: Names,
+    clock: Clock,
+    /// For formats with fields of text.
+    splitter: Option<Splitter>,
     /// Which column is the event time.
     time: Option<usize>,
     schema: SchemaRef,
 }
 
 impl ContractRefiner {
-    pub fn new(contract: Contract) -> Self {
+    /// Refuses a pattern or a time format that cannot be used, with the reason.
+    pub fn new(contract: Contract) -> Result<Self, Unusable> {
         let is_time = |name: &String| contract.time.as_ref() == Some(name);
         let time = contract.columns.iter().position(|column| is_time(&column.name));
+        let clock = Clock::of(&contract)?;
+        let (names, splitter) = (Names::of(&contract), Splitter::of(&contract)?);
         let schema = contract.schema();
-        Self { names: Names::of(&contract), time, schema, contract }
+        Ok(Self { names, clock, splitter, time, schema, contract })
     }
 
     /// Parses a record into `row`, which is empty before.
-    fn parse<'a>(&self, record: &'a Record, row: &mut Row<'a>) -> Result<(), Reject> {
+    fn parse<'a>(
+        &self,
+        record: &'a Record,
+        ingest_us: i64,
+        row: &mut Row<'a>,
+    ) -> Result<Line, Reject> {
         if record.partial {
             let detail = format!(
                 "piece of {} bytes of a record that was cut at max_record",
@@ -55,24 +71,50 @@ impl ContractRefiner {
             let detail = format!("invalid UTF-8 at byte {}", error.valid_up_to());
             Reject::new(QuarantineReason::Syntax, detail)
         })?;
-        match self.contract.format {
-            Format::Line => parse_line(text, row),
-            Format::Json => self.parse_json(text, row),
+        match &self.splitter {
+            Some(splitter) => self.parse_fields(splitter, text, ingest_us, row),
+            None if self.contract.format == Format::Json => self.parse_json(text, ingest_us, row),
+            None => parse_line(text, row),
         }
     }
 
-    fn parse_json<'a>(&self, text: &'a str, row: &mut Row<'a>) -> Result<(), Reject> {
+    fn parse_json<'a>(
+        &self,
+        text: &'a str,
+        ingest_us: i64,
+        row: &mut Row<'a>,
+    ) -> Result<Line, Reject> {
         row.members.split(&self.names, text)?;
         for (i, column) in self.contract.columns.iter().enumerate() {
-            let is_time = self.time == Some(i);
-            let cell = cell(column, is_time, row.members.value(i))?;
-            if let (true, Cell::Timestamp(micros)) = (is_time, &cell) {
-                row.event_time = Some(*micros);
-            }
-            row.cells.push(cell);
+            let time = self.time_of(i, ingest_us);
+            row.push(time, cell(column, row.members.value(i), time)?);
         }
         row.rest = row.members.rest();
-        Ok(())
+        Ok(Line::Record)
+    }
+
+    fn parse_fields<'a>(
+        &self,
+        splitter: &Splitter,
+        text: &'a str,
+        ingest_us: i64,
+        row: &mut Row<'a>,
+    ) -> Result<Line, Reject> {
+        let text = plain(text)?;
+        if splitter.split(&self.names, text, &mut row.fields)? == Line::Header {
+            return Ok(Line::Header);
+        }
+        for (i, column) in self.contract.columns.iter().enumerate() {
+            let time = self.time_of(i, ingest_us);
+            let cell = text::cell(column, row.fields.take(i), time)?;
+            row.push(time, cell);
+        }
+        row.rest = row.fields.rest();
+        Ok(Line::Record)
+    }
+
+    fn time_of(&self, column: usize, ingest_us: i64) -> Time<'_> {
+        Time { clock: &self.clock, is_event: self.time == Some(column), ingest_us }
     }
 }
 
@@ -80,12 +122,20 @@ impl ContractRefiner {
 #[derive(Default)]
 struct Row<'a> {
     members: Members<'a>,
+    fields: Fields<'a>,
     cells: Vec<Cell<'a>>,
     rest: Option<String>,
     event_time: Option<i64>,
 }
 
-impl Row<'_> {
+impl<'a> Row<'a> {
+    fn push(&mut self, time: Time<'_>, cell: Cell<'a>) {
+        if let (true, Cell::Timestamp(micros)) = (time.is_event, &cell) {
+            self.event_time = Some(*micros);
+        }
+        self.cells.push(cell);
+    }
+
     fn clear(&mut self) {
         self.cells.clear();
         self.rest = None;
@@ -93,14 +143,18 @@ impl Row<'_> {
     }
 }
 
-fn parse_line<'a>(text: &'a str, row: &mut Row<'a>) -> Result<(), Reject> {
-    let line = text.strip_suffix('\r').unwrap_or(text);
+fn parse_line<'a>(text: &'a str, row: &mut Row<'a>) -> Result<Line, Reject> {
+    row.cells.push(Cell::Text(Cow::Borrowed(plain(text)?)));
+    Ok(Line::Record)
+}
+
+/// A line without the `\r` of a CRLF ending.
+fn plain(text: &str) -> Result<&str, Reject> {
     // Most databases take no NUL in text, so none is delivered to any.
-    if line.as_bytes().contains(&0) {
+    if text.as_bytes().contains(&0) {
         return Err(Reject::new(QuarantineReason::Syntax, "NUL byte"));
     }
-    row.cells.push(Cell::Text(Cow::Borrowed(line)));
-    Ok(())
+    Ok(text.strip_suffix('\r').unwrap_or(text))
 }
 
 impl Refiner for ContractRefiner {
@@ -113,15 +167,22 @@ impl Refiner for ContractRefiner {
         let records = blocks.iter().map(|block| block.records.len()).sum();
         let mut columns = Columns::new(&self.contract, records);
         let mut sources = Vec::with_capacity(records);
-        let mut bad = Vec::new();
+        let (mut bad, mut dropped) = (Vec::new(), Vec::new());
         let mut row = Row::default();
         for block in blocks {
             for record in &block.records {
                 let at = RecordRef { offset: block.offset, index: record.index };
                 row.clear();
-                if let Err(Reject { reason, detail }) = self.parse(record, &mut row) {
-                    bad.push(BadRecord { at, reason, detail });
-                    continue;
+                match self.parse(record, block.header.ingest_time_us, &mut row) {
+                    Ok(Line::Record) => {}
+                    Ok(Line::Header) => {
+                        dropped.push((at, DropReason::Header));
+                        continue;
+                    }
+                    Err(Reject { reason, detail }) => {
+                        bad.push(BadRecord { at, reason, detail });
+                        continue;
+                    }
                 }
                 let system = SystemValues {
                     provenance: &block.provenance,
@@ -136,7 +197,7 @@ impl Refiner for ContractRefiner {
         }
         debug_assert_eq!(columns.rows(), sources.len(), "one source per row");
         let rows = RecordBatch::try_new(self.schema.clone(), columns.finish()).map_err(broken)?;
-        Ok(Refined { rows, sources, bad, dropped: Vec::new() })
+        Ok(Refined { rows, sources, bad, dropped })
     }
 }
 

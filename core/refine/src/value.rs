@@ -8,6 +8,7 @@ use std::borrow::Cow;
 
 use garam_stage::{Column, ColumnType, QuarantineReason};
 
+use crate::clock::Time;
 use crate::decimal::{self, NoDecimal};
 use crate::instant::{self, NoInstant};
 use crate::members::kind_of;
@@ -30,7 +31,7 @@ pub(crate) enum Cell<'a> {
 }
 
 /// Why a value is no cell, before column and value are named.
-enum NoCell {
+pub(crate) enum NoCell {
     Type,
     Range(&'static str),
     /// A string whose escapes stand for no text.
@@ -40,8 +41,8 @@ enum NoCell {
 /// Parses the value of a column; `raw` is `None` where the member is absent.
 pub(crate) fn cell<'a>(
     column: &Column,
-    is_time: bool,
     raw: Option<&'a str>,
+    time: Time<'_>,
 ) -> Result<Cell<'a>, Reject> {
     let raw = match raw {
         None | Some("null") if column.nullable => return Ok(Cell::Null),
@@ -49,10 +50,10 @@ pub(crate) fn cell<'a>(
         Some("null") => return Err(missing(column, "null")),
         Some(raw) => raw,
     };
-    parse(column.kind, raw).map_err(|why| explain(column, is_time, raw, &why))
+    parse(column.kind, raw, time).map_err(|why| explain(column, time.is_event, raw, &why))
 }
 
-fn parse(kind: ColumnType, raw: &str) -> Result<Cell<'_>, NoCell> {
+fn parse<'a>(kind: ColumnType, raw: &'a str, time: Time<'_>) -> Result<Cell<'a>, NoCell> {
     match kind {
         ColumnType::Boolean => match raw {
             "true" => Ok(Cell::Boolean(true)),
@@ -66,24 +67,16 @@ fn parse(kind: ColumnType, raw: &str) -> Result<Cell<'_>, NoCell> {
         ColumnType::Double => float(raw, f64::is_finite).map(Cell::Double),
         ColumnType::Decimal { precision, scale } => decimal(raw, precision, scale),
         ColumnType::Text => string(raw).map(Cell::Text),
-        ColumnType::Varchar(limit) => {
-            let text = string(raw)?;
-            let limit = limit as usize;
-            // A character has at least one byte, so most texts need no counting.
-            if text.len() > limit && text.chars().count() > limit {
-                return Err(NoCell::Range("it is too long"));
-            }
-            Ok(Cell::Text(text))
-        }
+        ColumnType::Varchar(limit) => within(limit, string(raw)?).map(Cell::Text),
         ColumnType::Date => {
             let text = string(raw)?;
             instant::date(&text).map(Cell::Date).map_err(NoCell::from)
         }
-        ColumnType::Timestamp => timestamp(raw).map(Cell::Timestamp),
+        ColumnType::Timestamp => timestamp(raw, time).map(Cell::Timestamp),
     }
 }
 
-fn integer<'a, T: std::str::FromStr>(
+pub(crate) fn integer<'a, T: std::str::FromStr>(
     raw: &str,
     cell: impl Fn(T) -> Cell<'a>,
 ) -> Result<Cell<'a>, NoCell> {
@@ -93,7 +86,7 @@ fn integer<'a, T: std::str::FromStr>(
     raw.parse().map(cell).map_err(|_| NoCell::Range("it is out of bounds"))
 }
 
-fn float<T: std::str::FromStr + Copy>(
+pub(crate) fn float<T: std::str::FromStr + Copy>(
     raw: &str,
     is_finite: impl Fn(T) -> bool,
 ) -> Result<T, NoCell> {
@@ -107,16 +100,30 @@ fn float<T: std::str::FromStr + Copy>(
     Ok(value)
 }
 
+/// A text that has at most this many characters.
+pub(crate) fn within(limit: u32, text: Cow<'_, str>) -> Result<Cow<'_, str>, NoCell> {
+    let limit = limit as usize;
+    // A character has at least one byte, so most texts need no counting.
+    if text.len() > limit && text.chars().count() > limit {
+        return Err(NoCell::Range("it is too long"));
+    }
+    Ok(text)
+}
+
 fn decimal(raw: &str, precision: u8, scale: i8) -> Result<Cell<'_>, NoCell> {
     let text = if is_number(raw) { Cow::Borrowed(raw) } else { string(raw)? };
-    match decimal::parse(&text, precision, scale) {
+    exact(&text, precision, scale)
+}
+
+pub(crate) fn exact<'a>(text: &str, precision: u8, scale: i8) -> Result<Cell<'a>, NoCell> {
+    match decimal::parse(text, precision, scale) {
         Ok(value) => Ok(Cell::Decimal(value)),
         Err(NoDecimal::Syntax) => Err(NoCell::Type),
         Err(NoDecimal::Range) => Err(NoCell::Range("it has too many digits")),
     }
 }
 
-fn timestamp(raw: &str) -> Result<i64, NoCell> {
+fn timestamp(raw: &str, time: Time<'_>) -> Result<i64, NoCell> {
     if is_number(raw) {
         if !is_integral(raw) {
             return Err(NoCell::Type);
@@ -124,7 +131,7 @@ fn timestamp(raw: &str) -> Result<i64, NoCell> {
         let number: i64 = raw.parse().map_err(|_| NoCell::Range("it is out of bounds"))?;
         return Ok(instant::epoch(number)?);
     }
-    Ok(instant::timestamp(&string(raw)?)?)
+    Ok(time.read(&string(raw)?)?)
 }
 
 /// The text of a JSON string. Without escapes it is borrowed.
@@ -147,7 +154,7 @@ fn is_number(raw: &str) -> bool {
     raw.as_bytes().first().is_some_and(|b| b.is_ascii_digit() || *b == b'-')
 }
 
-fn is_integral(raw: &str) -> bool {
+pub(crate) fn is_integral(raw: &str) -> bool {
     let digits = raw.strip_prefix('-').unwrap_or(raw);
     !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
 }
@@ -161,7 +168,7 @@ impl From<NoInstant> for NoCell {
     }
 }
 
-fn missing(column: &Column, found: &str) -> Reject {
+pub(crate) fn missing(column: &Column, found: &str) -> Reject {
     let detail = format!(
         "column {}: expected {} not null, found {found}",
         column.name,
@@ -170,7 +177,7 @@ fn missing(column: &Column, found: &str) -> Reject {
     Reject::new(QuarantineReason::MissingValue, detail)
 }
 
-fn explain(column: &Column, is_time: bool, raw: &str, why: &NoCell) -> Reject {
+pub(crate) fn explain(column: &Column, is_time: bool, raw: &str, why: &NoCell) -> Reject {
     let (reason, note) = match why {
         NoCell::Type => (QuarantineReason::Type, ""),
         NoCell::Range(note) => (QuarantineReason::Range, *note),

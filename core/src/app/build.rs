@@ -7,7 +7,7 @@ use garam_flow::{Budget, FlowConfig, FlowStats, Start as FlowStart, quarantine_s
 use garam_log::{EmbeddedLog, OnFull, StreamConfig};
 use garam_meta::Meta;
 use garam_proto::{PartitionId, StreamName};
-use garam_refine::{ContractRefiner, SEMANTICS};
+use garam_refine::SEMANTICS;
 use garam_stage::{PlanId, Refiner};
 
 use super::StartError;
@@ -73,7 +73,7 @@ pub(super) async fn pipelines(plan: &Plan, meta: &Meta) -> Result<Vec<Pipeline>,
             stream: stream.name.clone(),
             destination,
             quarantine: quarantine_stream(id),
-            refiner: Arc::new(ContractRefiner::new(stream.contract.clone())),
+            refiner: stream.refiner.clone(),
             flows: flows.collect(),
             plan: configured.clone(),
         });

@@ -47,7 +47,7 @@ pub(crate) fn check(plan: &Plan, args: &Args, format: Format) -> anyhow::Result<
         let quota = output::bytes(stream.quota);
         let columns: Vec<_> = stream.contract.columns.iter().map(|c| c.name.as_str()).collect();
         let text = format!(
-            "{} partition(s), keeps {} beyond the slowest cursor within {quota}; {:?} with {}",
+            "{} partition(s), keeps {} beyond the slowest cursor within {quota}; {} with {}",
             stream.partitions,
             humantime::format_duration(stream.retain),
             stream.contract.format,

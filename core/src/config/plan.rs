@@ -1,10 +1,12 @@
 //! The checked configuration: names are names, references exist, numbers are in bounds.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use garam_proto::StreamName;
+use garam_refine::ContractRefiner;
 use garam_sink::sqlite::SqliteConfig;
 use garam_stage::Contract;
 
@@ -30,6 +32,7 @@ pub struct StreamPlan {
     pub quota: u64,
     pub max_origins: u32,
     pub contract: Contract,
+    pub refiner: Arc<ContractRefiner>,
 }
 
 #[derive(Debug, Clone)]
@@ -122,6 +125,8 @@ fn check_stream(name: String, stream: StreamConfig) -> Result<StreamPlan, Config
         Some(contract) => contract.check().or_else(|e| invalid(&key("contract"), e.to_string()))?,
         None => Contract::lines(),
     };
+    let refiner = ContractRefiner::new(contract.clone())
+        .or_else(|e| invalid(&key("contract"), e.to_string()))?;
     Ok(StreamPlan {
         name: parsed,
         partitions: stream.partitions,
@@ -129,6 +134,7 @@ fn check_stream(name: String, stream: StreamConfig) -> Result<StreamPlan, Config
         quota: stream.quota.as_u64(),
         max_origins: stream.max_origins,
         contract,
+        refiner: Arc::new(refiner),
     })
 }
 

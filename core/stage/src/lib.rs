@@ -14,7 +14,7 @@ pub mod quarantine;
 pub mod records;
 
 pub use contract::{
-    Column, ColumnType, Contract, ContractConfig, ContractError, Format, UnknownColumns,
+    Column, ColumnType, Contract, ContractConfig, ContractError, Format, Reading, UnknownColumns,
 };
 pub use cursor::{Counters, Cursor, CursorKey, CursorMemory, PlanId, SlotRange};
 pub use destination::{

@@ -51,6 +51,8 @@ pub enum DropReason {
     Filtered,
     /// An older version than the destination holds.
     Stale,
+    /// The names of the fields, not a record.
+    Header,
 }
 
 impl DropReason {
@@ -58,6 +60,7 @@ impl DropReason {
         match self {
             Self::Filtered => "filtered",
             Self::Stale => "stale",
+            Self::Header => "header",
         }
     }
 }

@@ -61,7 +61,7 @@ fn a_bad_record_leaves_nothing_of_itself_behind() {
 #[test]
 fn no_records_make_an_empty_batch_in_the_contracts_schema() {
     let contract = contract(&[("a", "decimal(5,2)"), ("b", "date"), ("c", "real")], Keep);
-    let refiner = ContractRefiner::new(contract.clone());
+    let refiner = ContractRefiner::new(contract.clone()).unwrap();
     let refined = refiner.refine(&[]).unwrap();
     assert_eq!(refined.rows.num_rows(), 0);
     assert_eq!(refined.rows.schema(), contract.schema());

@@ -14,7 +14,6 @@ use garam_proto::{
     AgentId, BlockHeader, BlockKind, Codec, Generation, LogOffset, OriginId, Record, SessionId,
 };
 use garam_refine::ContractRefiner;
-use garam_stage::contract::OneOrMany;
 use garam_stage::records::Provenance;
 use garam_stage::{Contract, ContractConfig, Format, RawBlock, Refined, Refiner, UnknownColumns};
 
@@ -25,15 +24,8 @@ pub(crate) const INGEST_US: i64 = 1_795_476_244_000_000;
 /// A json contract; a column called `ts` is the event time.
 pub(crate) fn contract(columns: &[(&str, &str)], unknown: UnknownColumns) -> Contract {
     let time = columns.iter().any(|(name, _)| *name == "ts").then(|| "ts".to_owned());
-    ContractConfig {
-        format: Format::Json,
-        time,
-        key: None::<OneOrMany>,
-        unknown,
-        columns: columns.iter().map(|(n, t)| ((*n).to_owned(), (*t).to_owned())).collect(),
-    }
-    .check()
-    .unwrap()
+    let columns = columns.iter().map(|(n, t)| ((*n).to_owned(), (*t).to_owned())).collect();
+    ContractConfig { time, unknown, ..ContractConfig::new(Format::Json, columns) }.check().unwrap()
 }
 
 /// A block of these records, each one byte longer apart than its text, as if newlines stood between.
@@ -75,7 +67,7 @@ pub(crate) fn block(offset: u64, records: &[&[u8]]) -> RawBlock {
 }
 
 pub(crate) fn refine(contract: Contract, blocks: &[RawBlock]) -> Refined {
-    ContractRefiner::new(contract).refine(blocks).unwrap()
+    ContractRefiner::new(contract).unwrap().refine(blocks).unwrap()
 }
 
 /// One record: its contract columns (and `_rest`, `_event_time`) as text, or its reason and detail.
@@ -83,6 +75,7 @@ pub(crate) fn outcome(contract: &Contract, record: &[u8]) -> String {
     let refined = refine(contract.clone(), &[block(0, &[record])]);
     match (refined.bad.as_slice(), refined.sources.len()) {
         ([bad], 0) => format!("{}: {}", bad.reason.name(), bad.detail),
+        ([], 0) => format!("dropped: {}", refined.dropped[0].1.name()),
         ([], 1) => {
             let shown = contract.columns.len() + usize::from(contract.keeps_rest());
             let mut cells: Vec<String> =

@@ -28,12 +28,11 @@ pub(crate) fn schema() -> SchemaRef {
         ("score", "double"),
         ("at", "timestamp"),
     ];
+    let columns = columns.map(|(name, kind)| (name.to_owned(), kind.to_owned())).to_vec();
     ContractConfig {
-        format: Format::Json,
         time: Some("at".into()),
-        key: None,
         unknown: UnknownColumns::Drop,
-        columns: columns.map(|(name, kind)| (name.to_owned(), kind.to_owned())).to_vec(),
+        ..ContractConfig::new(Format::Json, columns)
     }
     .check()
     .unwrap()

@@ -138,7 +138,7 @@ fn names_are_usable_in_every_database() {
 fn what_contradicts_itself_is_refused() {
     check(
         "format = 'json'",
-        expect!["error: format json needs [columns]: nothing says which members to keep"],
+        expect!["error: format json needs [columns]: nothing says which fields to keep"],
     );
     check(
         "format = 'line'\n[columns]\na = 'text'",

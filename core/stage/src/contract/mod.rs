@@ -1,8 +1,14 @@
 //! A stream's contract: format, columns with SQL types, which column is the event time and which the key.
 //!
+//! Reading order: here (the whole, and what is refused) → [`reading`] (how a record is taken apart) → [`columns`].
+//!
 //! In: the `[stream.NAME.contract]` table. Out: [`Contract`], checked once, so that no room re-validates.
 //! Not here: parsing records by it (`refine`), how a database spells the types (`sink`).
 
+mod columns;
+mod reading;
+
+use std::collections::BTreeMap;
 use std::fmt;
 
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
@@ -10,12 +16,15 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
 use crate::records::system;
+pub use columns::{Column, ColumnType};
+pub use reading::{Format, Reading};
 
 /// `[stream.NAME.contract]` as written.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ContractConfig {
-    /// `line` (one text column) or `json` (an object per record).
+    /// `line` (one text column), `json` (an object per record), or a text format whose fields have names: `logfmt`, `csv`,
+    /// `tsv`, `common` and `combined` (access logs), `syslog`, `cri`, `regex`.
     pub format: Format,
     /// The column that says when it happened. Default: none, `_event_time` is null.
     #[serde(default)]
@@ -23,21 +32,38 @@ pub struct ContractConfig {
     /// The column or columns that identify an entity. Default: none.
     #[serde(default)]
     pub key: Option<OneOrMany>,
-    /// JSON members that are no column: `keep` them as JSON text in `_rest` (default), `drop` them, or `quarantine`
-    /// the record.
+    /// Fields that are no column: `keep` them as JSON text in `_rest` (default), `drop` them, or `quarantine` the record.
     #[serde(default)]
     pub unknown: UnknownColumns,
     /// `name = "type"` or `name = "type not null"`, in the order of the table. Types: boolean, smallint, int, bigint,
-    /// real, double, decimal(p,s), text, varchar(n), date, timestamp. Default for `line`: `line = "text not null"`.
+    /// real, double, decimal(p,s), text, varchar(n), date, timestamp. Default for `line`: `line = "text not null"`; for
+    /// `common`, `combined`, `syslog` and `cri`: all that the format has.
     #[serde(default, deserialize_with = "in_order")]
     pub columns: Vec<(String, String)>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    Line,
-    Json,
+    /// Other names under which a column's field may come: `ts = ["time", "@timestamp"]`. Two of them in one record are an
+    /// error of that record.
+    #[serde(default)]
+    pub aliases: BTreeMap<String, OneOrMany>,
+    /// How the text of the `time` column is written, as strftime has it, e.g. `"%d.%m.%Y %H:%M:%S,%f"`. Default: what
+    /// the format usually has, else ISO 8601 or epoch numbers.
+    #[serde(default)]
+    pub time_format: Option<String>,
+    /// The offset of times that name none: `"UTC"` or one like `"+09:00"`. Default: UTC, and `2026-11-23T23:24:04` without
+    /// an offset is refused.
+    #[serde(default)]
+    pub zone: Option<String>,
+    /// `csv`, `tsv`: the names of the cells, in order. Default: the columns.
+    #[serde(default)]
+    pub fields: Vec<String>,
+    /// `csv`: one ASCII character between cells. Default: `,`.
+    #[serde(default)]
+    pub delimiter: Option<char>,
+    /// `csv`, `tsv`: a record that says the names of the fields is dropped as `header`. Default: false.
+    #[serde(default)]
+    pub header: bool,
+    /// `regex`: an expression whose named groups are the fields.
+    #[serde(default)]
+    pub pattern: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -65,37 +91,10 @@ pub struct Contract {
     pub time: Option<String>,
     pub key: Vec<String>,
     pub unknown: UnknownColumns,
+    pub reading: Reading,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Column {
-    pub name: String,
-    pub kind: ColumnType,
-    pub nullable: bool,
-}
-
-/// SQL types a contract can name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ColumnType {
-    Boolean,
-    SmallInt,
-    Int,
-    BigInt,
-    Real,
-    Double,
-    Decimal {
-        precision: u8,
-        scale: i8,
-    },
-    Text,
-    /// At most this many characters.
-    Varchar(u32),
-    Date,
-    /// Microseconds, UTC.
-    Timestamp,
-}
-
-/// Name of the column that keeps unknown JSON members.
+/// Name of the column that keeps fields that are no column, as the text of a JSON object.
 pub const REST: &str = "_rest";
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -120,15 +119,52 @@ pub enum ContractError {
     TimeType { column: String },
     #[error("key column {column} must be \"not null\"")]
     NullableKey { column: String },
-    #[error("format json needs [columns]: nothing says which members to keep")]
-    NoColumns,
+    #[error("format {format} needs [columns]: nothing says which fields to keep")]
+    NoColumns { format: Format },
     #[error("format line has exactly one column, of type text, \"not null\"")]
     LineColumns,
+    #[error("{key} means nothing to format {format}: remove it")]
+    NotForFormat { key: &'static str, format: Format },
+    #[error(
+        "format regex needs a pattern with named groups, like \"^(?<level>[A-Z]+) (?<message>.*)$\""
+    )]
+    NoPattern,
+    #[error("delimiter {found:?} is no single ASCII character that can stand between cells")]
+    Delimiter { found: char },
+    #[error("{role} {name:?} is there twice: which one is meant cannot be known")]
+    Twice { role: &'static str, name: String },
+    #[error("zone {text:?} is not known: use \"UTC\" or an offset like \"+09:00\"")]
+    Zone { text: String },
+    #[error("time_format needs a time column: say time = \"COLUMN\"")]
+    TimeFormatAlone,
 }
 
 impl ContractConfig {
+    /// With these columns, and the default of everything else.
+    pub fn new(format: Format, columns: Vec<(String, String)>) -> Self {
+        Self {
+            format,
+            columns,
+            time: None,
+            key: None,
+            unknown: UnknownColumns::default(),
+            aliases: BTreeMap::new(),
+            time_format: None,
+            zone: None,
+            fields: Vec::new(),
+            delimiter: None,
+            header: false,
+            pattern: None,
+        }
+    }
+
     /// Parsed form to checked form.
-    pub fn check(self) -> Result<Contract, ContractError> {
+    pub fn check(mut self) -> Result<Contract, ContractError> {
+        if let (Some((columns, time)), true) = (self.format.usual(), self.columns.is_empty()) {
+            self.columns =
+                columns.iter().map(|(n, t)| ((*n).to_owned(), (*t).to_owned())).collect();
+            self.time.get_or_insert_with(|| time.to_owned());
+        }
         let columns = self
             .columns
             .iter()
@@ -140,8 +176,8 @@ impl ContractConfig {
             }
             (Format::Line, [Column { kind: ColumnType::Text, nullable: false, .. }]) => columns,
             (Format::Line, _) => return Err(ContractError::LineColumns),
-            (Format::Json, []) => return Err(ContractError::NoColumns),
-            (Format::Json, _) => columns,
+            (format, []) => return Err(ContractError::NoColumns { format }),
+            _ => columns,
         };
         for (i, column) in columns.iter().enumerate() {
             let same = |other: &&Column| other.name.eq_ignore_ascii_case(&column.name);
@@ -161,13 +197,15 @@ impl ContractConfig {
         {
             return Err(ContractError::TimeType { column: time.clone() });
         }
-        let key = self.key.map(OneOrMany::into_vec).unwrap_or_default();
+        let key = self.key.take().map(OneOrMany::into_vec).unwrap_or_default();
         for name in &key {
             if find("key", name)?.nullable {
                 return Err(ContractError::NullableKey { column: name.clone() });
             }
         }
-        Ok(Contract { format: self.format, columns, time: self.time, key, unknown: self.unknown })
+        let reading = Reading::check(&mut self, &columns)?;
+        let Self { format, time, unknown, .. } = self;
+        Ok(Contract { format, columns, time, key, unknown, reading })
     }
 }
 
@@ -181,12 +219,13 @@ impl Contract {
             time: None,
             key: Vec::new(),
             unknown: UnknownColumns::Keep,
+            reading: Reading::default(),
         }
     }
 
-    /// Whether unknown members are kept in [`REST`].
+    /// Whether fields that are no column are kept in [`REST`].
     pub fn keeps_rest(&self) -> bool {
-        self.format == Format::Json && self.unknown == UnknownColumns::Keep
+        self.format != Format::Line && self.unknown == UnknownColumns::Keep
     }
 
     /// Columns of refined rows: the contract's, [`REST`] where kept, then [`system::ALL`].
@@ -216,78 +255,6 @@ impl Contract {
     /// The text that a plan is identified by.
     pub fn canonical_text(&self) -> String {
         format!("{self:?}")
-    }
-}
-
-impl Column {
-    fn parse(name: &str, text: &str) -> Result<Self, ContractError> {
-        let starts_well = name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic());
-        let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-        if !starts_well || name.len() > 63 || !name.bytes().all(allowed) {
-            return Err(ContractError::Name { column: name.into() });
-        }
-        let lower = text.trim().to_ascii_lowercase();
-        let (kind, nullable) = match lower.strip_suffix("not null") {
-            Some(kind) => (kind.trim(), false),
-            None => (lower.as_str(), true),
-        };
-        Ok(Self { name: name.into(), kind: ColumnType::parse(name, kind)?, nullable })
-    }
-}
-
-impl ColumnType {
-    fn parse(column: &str, text: &str) -> Result<Self, ContractError> {
-        let unknown = || ContractError::UnknownType { column: column.into(), text: text.into() };
-        let (head, arguments) = match text.split_once('(') {
-            Some((head, rest)) => {
-                let inner = rest.strip_suffix(')').ok_or_else(unknown)?;
-                let numbers = inner.split(',').map(|n| n.trim().parse::<u32>());
-                (head.trim(), numbers.collect::<Result<Vec<_>, _>>().map_err(|_| unknown())?)
-            }
-            None => (text, Vec::new()),
-        };
-        Ok(match (head, arguments.as_slice()) {
-            ("boolean" | "bool", []) => Self::Boolean,
-            ("smallint", []) => Self::SmallInt,
-            ("int" | "integer", []) => Self::Int,
-            ("bigint", []) => Self::BigInt,
-            ("real", []) => Self::Real,
-            ("double" | "double precision", []) => Self::Double,
-            ("decimal" | "numeric", [precision]) => Self::decimal(column, *precision, 0)?,
-            ("decimal" | "numeric", [precision, scale]) => {
-                Self::decimal(column, *precision, *scale)?
-            }
-            ("text", []) => Self::Text,
-            ("varchar", [length]) if *length > 0 => Self::Varchar(*length),
-            ("date", []) => Self::Date,
-            ("timestamp", []) => Self::Timestamp,
-            _ => return Err(unknown()),
-        })
-    }
-
-    fn decimal(column: &str, precision: u32, scale: u32) -> Result<Self, ContractError> {
-        match (u8::try_from(precision), i8::try_from(scale)) {
-            (Ok(p @ 1..=38), Ok(s)) if scale <= precision => {
-                Ok(Self::Decimal { precision: p, scale: s })
-            }
-            _ => Err(ContractError::Decimal { column: column.into(), precision, scale }),
-        }
-    }
-
-    /// The Arrow type rows carry.
-    pub fn arrow(self) -> DataType {
-        match self {
-            Self::Boolean => DataType::Boolean,
-            Self::SmallInt => DataType::Int16,
-            Self::Int => DataType::Int32,
-            Self::BigInt => DataType::Int64,
-            Self::Real => DataType::Float32,
-            Self::Double => DataType::Float64,
-            Self::Decimal { precision, scale } => DataType::Decimal128(precision, scale),
-            Self::Text | Self::Varchar(_) => DataType::Utf8,
-            Self::Date => DataType::Date32,
-            Self::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
-        }
     }
 }
 
