@@ -88,7 +88,7 @@ impl Saved {
     pub(crate) fn load(fs: &dyn Fs, dir: &Path) -> Option<Self> {
         let file = fs.open(&dir.join(NAME)).ok()?;
         let mut bytes = [0; FILE_LEN];
-        let read = file.read_at(&mut bytes, 0).ok()?;
+        let read = file.read_full_at(&mut bytes, 0).ok()?;
         let covered = bytes.get(..FILE_LEN - 4)?;
         let mut fields = Fields(&bytes);
         let magic = fields.take::<8>()?;

@@ -11,7 +11,7 @@ use garam_proto::{Incarnation, PartitionId};
 use super::Env;
 use super::entry::{self, Place, Prefix};
 use super::partition::{Active, Live};
-use super::recovery::{Extent, Recovered, damage, io};
+use super::recovery::{Extent, Recovered, io, unread};
 use super::segment::{self, SegmentHeader, SnapshotHeader};
 use super::shared::SegmentInfo;
 use crate::api::{Fingerprint, LogError};
@@ -33,8 +33,8 @@ pub(crate) fn copy_tail(
     extent: Extent,
 ) -> Result<Recovered, LogError> {
     let mut opened = segment::open(&*env.fs, path, Some(extent.end_at))
-        .map_err(|e| damage(id, old.base, path, 0, e.to_string()))?;
-    let at_base = opened.fold().map_err(|e| damage(id, old.base, path, 0, e.to_string()))?;
+        .map_err(|e| unread(id, old.base, path, e))?;
+    let at_base = opened.fold().map_err(|e| unread(id, old.base, path, e))?;
     let salt = env.random_u64().map_err(|e| io("draw a salt for", path, e))?;
     let header = SegmentHeader { salt, ..old };
     let snapshot = SnapshotHeader { durable_to: extent.end, ..old_snapshot };
@@ -46,10 +46,8 @@ pub(crate) fn copy_tail(
     let entries_at = front.len() as u64;
     let (mut chunk, mut written) = (front, 0);
     loop {
-        let found = opened
-            .walk
-            .step(extent.end_at, true)
-            .map_err(|e| damage(id, extent.end, path, opened.walk.at(), e.to_string()))?;
+        let found =
+            opened.walk.step(extent.end_at, true).map_err(|e| unread(id, extent.end, path, e))?;
         if chunk.len() >= COPY_CHUNK || found.is_none() {
             file.write_all_at(&chunk, written).map_err(|e| io("write", &temporary, e))?;
             written += chunk.len() as u64;

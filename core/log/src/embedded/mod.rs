@@ -256,7 +256,7 @@ impl Log for EmbeddedLog {
     }
 
     fn bounds(&self, at: &PartitionId) -> Result<Bounds, LogError> {
-        Ok(self.directory.partition(at)?.bounds())
+        self.directory.partition(at)?.known_bounds()
     }
 
     fn ancestors(&self, at: &PartitionId) -> Result<Vec<Ancestor>, LogError> {

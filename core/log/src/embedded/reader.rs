@@ -15,7 +15,7 @@ use garam_proto::LogOffset;
 use tokio::sync::watch;
 
 use super::entry;
-use super::recovery::{self, damage, io};
+use super::recovery::{self, damage, io, unread};
 use super::segment::{self, Opened, SegmentError};
 use super::shared::{PartitionShared, SegmentInfo};
 use super::walk::{Walk, WalkError};
@@ -51,7 +51,7 @@ impl Reader {
         shared: Arc<PartitionShared>,
         from: LogOffset,
     ) -> Result<Self, LogError> {
-        let bounds = shared.bounds();
+        let bounds = shared.known_bounds()?;
         let outside = || out_of_range(&shared, from.0);
         if from < bounds.start || from > bounds.end {
             return Err(outside());
@@ -63,11 +63,11 @@ impl Reader {
             Err(SegmentError::Io(e)) if e.kind() == std::io::ErrorKind::NotFound => {
                 return Err(outside());
             }
-            opened => opened.map_err(|e| refuse(&shared, &info, e))?,
+            opened => opened.map_err(|e| unread(&shared.id, info.base, &info.path, e))?,
         };
         check_identity(&shared, &info, &opened)?;
         let mut reader = Self {
-            fold: opened.fold().map_err(|e| refuse(&shared, &info, e))?,
+            fold: opened.fold().map_err(|e| unread(&shared.id, info.base, &info.path, e))?,
             fingerprint: Fingerprint(opened.snapshot.fingerprint),
             position: info.base,
             known_end: bounds.end.0,
@@ -165,7 +165,7 @@ impl Reader {
             return Err(out_of_range(&self.shared, self.position));
         }
         let opened = segment::open(&*self.fs, &info.path, Some(info.bytes))
-            .map_err(|e| refuse(&self.shared, &info, e))?;
+            .map_err(|e| unread(&self.shared.id, info.base, &info.path, e))?;
         check_identity(&self.shared, &info, &opened)?;
         let mut fold = self.fold.clone();
         fold.forget(opened.snapshot.forgot_before_ms);
@@ -222,14 +222,6 @@ fn check_identity(
     }
     let why = "the segment belongs to another place or another incarnation".to_owned();
     Err(damage(&shared.id, info.base, &info.path, 0, why))
-}
-
-fn refuse(shared: &PartitionShared, info: &SegmentInfo, error: SegmentError) -> LogError {
-    match error {
-        SegmentError::Newer(found) => recovery::newer(&info.path, found),
-        SegmentError::Broken { at, why } => damage(&shared.id, info.base, &info.path, at, why),
-        SegmentError::Io(error) => io("read", &info.path, error),
-    }
 }
 
 fn out_of_range(shared: &PartitionShared, offset: u64) -> LogError {

@@ -76,7 +76,7 @@ pub(crate) fn check_versions(env: &Env, dir: &Path) -> Result<(), LogError> {
     for (_, path) in list(env, dir)? {
         let mut bytes = [0; segment::HEADER_LEN];
         let file = env.fs.open(&path).map_err(|e| io("open", &path, e))?;
-        file.read_at(&mut bytes, 0).map_err(|e| io("read", &path, e))?;
+        file.read_full_at(&mut bytes, 0).map_err(|e| io("read", &path, e))?;
         if let Err(SegmentError::Newer(found)) = SegmentHeader::parse(&bytes) {
             return Err(newer(&path, found));
         }
@@ -91,7 +91,7 @@ pub(crate) fn open(
     id: &PartitionId,
     clock_ms: u64,
 ) -> Result<Recovered, LogError> {
-    env.fs.create_dir(dir).map_err(|e| io("create", dir, e))?;
+    make_folder(env, dir)?;
     commit::finish(env, dir)?;
     remove_leftovers(env, dir)?;
     let named = list(env, dir)?;
@@ -145,6 +145,17 @@ pub(crate) fn open(
             "cutting a torn tail that was never acknowledged");
     }
     create::copy_tail(env, dir, id, segments, path, header, snapshot, extent)
+}
+
+/// The folder of a partition, and the names that lead to it, on stable storage. A folder that is there already may have been
+/// made by a process that died before it could sync its name: what is written into it now must not be lost with it.
+fn make_folder(env: &Env, dir: &Path) -> Result<(), LogError> {
+    env.fs.create_dir(dir).map_err(|e| io("create", dir, e))?;
+    // The stream's folder, the log's, and what the log lies in.
+    for above in dir.ancestors().skip(1).take(3) {
+        env.fs.sync_dir(above).map_err(|e| io("sync", above, e))?;
+    }
+    Ok(())
 }
 
 /// Walks a segment from its snapshot to the first entry that is not good, or to its end.
@@ -218,14 +229,7 @@ pub(crate) fn was_durable(
     let size = file.size().map_err(|e| io("read", path, e))?;
     let len = usize::try_from(size.saturating_sub(end_at)).unwrap_or(usize::MAX);
     let mut rest = vec![0; len];
-    let mut filled = 0;
-    while let Some(into) = rest.get_mut(filled..).filter(|into| !into.is_empty()) {
-        match file.read_at(into, end_at + filled as u64) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(error) => return Err(io("read", path, error)),
-        }
-    }
+    let filled = file.read_full_at(&mut rest, end_at).map_err(|e| io("read", path, e))?;
     rest.truncate(filled);
     Ok(proves_damage(&rest, salt, end))
 }
@@ -255,7 +259,7 @@ fn sealed_info(env: &Env, base: u64, path: &Path) -> Result<SegmentInfo, LogErro
 /// The log clock when a segment began, if its header can be read.
 pub(crate) fn clock_of(env: &Env, path: &Path) -> Option<u64> {
     let mut front = [0; segment::HEADER_LEN];
-    env.fs.open(path).ok()?.read_at(&mut front, 0).ok()?;
+    env.fs.open(path).ok()?.read_full_at(&mut front, 0).ok()?;
     Some(SegmentHeader::parse(&front).ok()?.clock_ms)
 }
 
@@ -301,6 +305,21 @@ pub(crate) fn io(action: &'static str, path: &Path, error: std::io::Error) -> Lo
 
 pub(crate) fn newer(path: &Path, found: u16) -> LogError {
     LogError::NewerFormat { path: path.display().to_string(), found, supported: segment::VERSION }
+}
+
+/// What an operator is told of a segment that cannot be read: only bytes that are wrong are damage, a disk that does not
+/// answer is not.
+pub(crate) fn unread(
+    id: &PartitionId,
+    offset: u64,
+    path: &Path,
+    error: impl Into<SegmentError>,
+) -> LogError {
+    match error.into() {
+        SegmentError::Newer(found) => newer(path, found),
+        SegmentError::Broken { at, why } => damage(id, offset, path, at, why),
+        SegmentError::Io(error) => io("read", path, error),
+    }
 }
 
 pub(crate) fn damage(id: &PartitionId, offset: u64, path: &Path, at: u64, why: String) -> LogError {

@@ -85,6 +85,14 @@ impl PartitionShared {
         Bounds { incarnation: self.incarnation, start: LogOffset(start), end: LogOffset(end) }
     }
 
+    /// The bounds, if anything is known of them: of a partition that could not be opened only the fault is.
+    pub(crate) fn known_bounds(&self) -> Result<Bounds, LogError> {
+        match self.fault() {
+            Some(fault) if self.incarnation == Incarnation::NIL => Err(fault),
+            _ => Ok(self.bounds()),
+        }
+    }
+
     /// Whether a segment of this incarnation may be one of this partition's.
     pub(crate) fn descends_from(&self, incarnation: Incarnation) -> bool {
         self.incarnation == incarnation

@@ -9,8 +9,8 @@ use garam_proto::{Incarnation, PartitionId};
 
 use crate::api::LogError;
 use crate::embedded::directory::partition_dir;
-use crate::embedded::recovery::{self, damage, io, newer};
-use crate::embedded::segment::{self, SegmentError, SegmentHeader};
+use crate::embedded::recovery::{self, damage, io, unread};
+use crate::embedded::segment::{self, SegmentHeader};
 use crate::embedded::{Env, create};
 
 /// Begins a new life at the end of a partition of the log in `dir`. Every source epoch is raised by `raise_epochs`, so that
@@ -26,11 +26,7 @@ pub fn begin_new_life(
         let why = format!("partition {id} has no segment in {}", folder.display());
         return Err(LogError::Invalid { why });
     };
-    let refuse = |error: SegmentError| match error {
-        SegmentError::Newer(found) => newer(&path, found),
-        SegmentError::Broken { at, why } => damage(id, base, &path, at, why),
-        SegmentError::Io(error) => io("read", &path, error),
-    };
+    let refuse = |error| unread(id, base, &path, error);
     let opened = segment::open(&*env.fs, &path, None).map_err(refuse)?;
     let size = opened.walk.file().size().map_err(|e| io("read", &path, e))?;
     let (old, snapshot) = (opened.header, opened.snapshot.clone());

@@ -104,7 +104,7 @@ pub(crate) fn finish(env: &Env, folder: &Path) -> Result<(), LogError> {
     let file = env.fs.open(&journal).map_err(|e| io("open", &journal, e))?;
     let size = file.size().map_err(|e| io("read", &journal, e))?;
     let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
-    let read = file.read_at(&mut bytes, 0).map_err(|e| io("read", &journal, e))?;
+    let read = file.read_full_at(&mut bytes, 0).map_err(|e| io("read", &journal, e))?;
     let exchange = bytes.get(..read).and_then(Exchange::decode).ok_or_else(|| {
         let why = format!(
             "{} is damaged: a repair was decided and cannot be finished; restore the partition from a backup",

@@ -21,7 +21,7 @@ use crate::api::{Fingerprint, LogError};
 use crate::embedded::Env;
 use crate::embedded::directory::partition_dir;
 use crate::embedded::entry::{self, Place};
-use crate::embedded::recovery::{self, damage, io};
+use crate::embedded::recovery::{self, io, unread};
 use crate::embedded::segment::{self, SegmentHeader, SnapshotHeader};
 use crate::embedded::walk::Walk;
 use crate::fold::{Fold, LossRecord, Record};
@@ -212,7 +212,7 @@ impl Rewrite<'_> {
         let said = if segment.is_intact {
             let opened = segment::open(&*self.env.fs, &segment.path, None);
             let fold = opened.and_then(|opened| opened.fold());
-            Some(fold.map_err(|e| damage(self.id, segment.base, &segment.path, 0, e.to_string()))?)
+            Some(fold.map_err(|e| unread(self.id, segment.base, &segment.path, e))?)
         } else {
             segment.salvaged.clone()
         };
@@ -238,10 +238,10 @@ impl Rewrite<'_> {
 
     /// The state behind a sound segment.
     fn walked(&self, segment: &Surveyed) -> Result<Written, LogError> {
-        let refuse = |why: String| damage(self.id, segment.base, &segment.path, 0, why);
+        let refuse = |e| unread(self.id, segment.base, &segment.path, e);
         let opened = segment::open(&*self.env.fs, &segment.path, None);
-        let opened = opened.map_err(|e| refuse(e.to_string()))?;
-        let extent = recovery::extent(opened, segment.bytes).map_err(|e| refuse(e.to_string()))?;
+        let opened = opened.map_err(refuse)?;
+        let extent = recovery::extent(opened, segment.bytes).map_err(refuse)?;
         Ok(Written { fold: extent.fold, fingerprint: extent.fingerprint })
     }
 
@@ -260,9 +260,9 @@ impl Rewrite<'_> {
                 Part::Sound(bytes) => {
                     let mut walk = Walk::new(file.clone(), segment.salt, bytes.start);
                     loop {
-                        let found = walk.step(bytes.end, true).map_err(|e| {
-                            damage(self.id, out.next, &segment.path, walk.at(), e.to_string())
-                        })?;
+                        let found = walk
+                            .step(bytes.end, true)
+                            .map_err(|e| unread(self.id, out.next, &segment.path, e))?;
                         let Some(found) = found else { break };
                         let crc = found.prefix.payload_crc;
                         out.entry(found.prefix.kind, &found.header, &found.payload, crc)?;

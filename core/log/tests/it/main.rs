@@ -9,6 +9,7 @@ mod faults;
 mod format;
 mod kit;
 mod model;
+mod power;
 mod repair;
 mod retention;
 mod world;
