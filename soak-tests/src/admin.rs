@@ -20,11 +20,23 @@ const PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug, Deserialize)]
 pub(crate) struct Status {
     pub(crate) why: Vec<String>,
-    pipelines: Vec<Pipeline>,
+    pub(crate) streams: Vec<Stream>,
+    pub(crate) pipelines: Vec<Pipeline>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Pipeline {
+pub(crate) struct Stream {
+    pub(crate) name: String,
+    /// `ok`, or what is wrong.
+    pub(crate) state: String,
+    /// Entries that are durable, summed over the partitions.
+    pub(crate) end: u64,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Pipeline {
+    pub(crate) name: String,
+    lag_entries: u64,
     records_in: u64,
     delivered: u64,
     quarantined: u64,
@@ -33,14 +45,35 @@ struct Pipeline {
 }
 
 impl Status {
+    /// Over all pipelines.
     pub(crate) fn counters(&self) -> Counters {
-        self.pipelines.iter().fold(Counters::default(), |sum, pipeline| Counters {
-            records_in: sum.records_in + pipeline.records_in,
-            delivered: sum.delivered + pipeline.delivered,
-            quarantined: sum.quarantined + pipeline.quarantined,
-            dropped: sum.dropped + pipeline.dropped,
-            gap: sum.gap + pipeline.gap,
+        self.pipelines.iter().fold(Counters::default(), |sum, pipeline| {
+            let pipeline = pipeline.counters();
+            Counters {
+                records_in: sum.records_in + pipeline.records_in,
+                delivered: sum.delivered + pipeline.delivered,
+                quarantined: sum.quarantined + pipeline.quarantined,
+                dropped: sum.dropped + pipeline.dropped,
+                gap: sum.gap + pipeline.gap,
+            }
         })
+    }
+
+    /// Everything in the log has been delivered, and nothing is wrong.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.why.is_empty() && self.pipelines.iter().all(|pipeline| pipeline.lag_entries == 0)
+    }
+}
+
+impl Pipeline {
+    pub(crate) fn counters(&self) -> Counters {
+        Counters {
+            records_in: self.records_in,
+            delivered: self.delivered,
+            quarantined: self.quarantined,
+            dropped: self.dropped,
+            gap: self.gap,
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::bench;
 use crate::ground::Programs;
+use crate::mounts;
 use crate::scenario::Scenario;
 use crate::tracer;
 
@@ -64,6 +65,14 @@ pub(crate) fn main() -> ExitCode {
             say(&format!("garam-soak trace: {error:#}"));
             ExitCode::FAILURE
         });
+    }
+    // So is a mount name space, until there are more threads to inherit it.
+    if let Verb::Run(scenario) = &cli.verb
+        && scenario.mounts()
+        && let Err(error) = mounts::keep_private()
+    {
+        say(&format!("garam-soak: {error:#}"));
+        return ExitCode::FAILURE;
     }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();

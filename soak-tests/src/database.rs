@@ -3,6 +3,7 @@
 //! In: the SQLite file of a core that has stopped. Out: rows in the order of insertion to the oracle, the pipeline's own
 //! counters. Promise: the destination itself is opened read-only; only a copy is ever changed.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +11,7 @@ use anyhow::Context as _;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, Row as _, SqliteConnection};
 
+use crate::book::Id;
 use crate::oracle::{Judge, Row};
 
 /// The damage that proves that the oracle sees.
@@ -53,6 +55,9 @@ const CURSORS: &str =
     "SELECT records_in, delivered, quarantined, gap_units, dropped FROM _garam_cursors";
 const NEXTS: &str = "SELECT partition, next FROM _garam_cursors ORDER BY partition";
 const HAS_CURSORS: &str = "SELECT count(*) FROM sqlite_master WHERE name = '_garam_cursors'";
+const HAS_ROWS: &str = "SELECT count(*) FROM sqlite_master WHERE name = 'soak'";
+const EXTENT: &str = "SELECT count(*), coalesce(max(rowid), 0) FROM soak WHERE rowid <= ?";
+const IDS: &str = "SELECT writer, seq FROM soak";
 const NTH: &str = "SELECT rowid FROM soak WHERE seq > 0 ORDER BY rowid LIMIT 1 OFFSET ?";
 const LOSE: &str = "DELETE FROM soak WHERE rowid = ?";
 const REPEAT: &str = "INSERT INTO soak (writer, seq, weight, digest, payload, _host, _path, _origin, \
@@ -115,6 +120,50 @@ pub(crate) async fn read_cursors(path: &Path) -> anyhow::Result<Vec<(i64, i64)>>
     Ok(rows)
 }
 
+/// How many rows there are, and the number of the newest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Extent {
+    pub(crate) rows: i64,
+    pub(crate) newest: i64,
+}
+
+/// The extent of a destination, perhaps as far as an older one went. Rows that can be seen are committed.
+pub(crate) async fn extent(path: &Path, up_to: Option<i64>) -> anyhow::Result<Extent> {
+    if !path.try_exists()? {
+        return Ok(Extent::default());
+    }
+    // A live destination is only looked at; in a copy what the cut left may be finished.
+    let mut connection = open(path, up_to.is_none()).await?;
+    let exists: i64 = sqlx::query_scalar(HAS_ROWS).fetch_one(&mut connection).await?;
+    let (rows, newest) = match exists {
+        0 => (0, 0),
+        _ => {
+            let extent = sqlx::query_as(EXTENT).bind(up_to.unwrap_or(i64::MAX));
+            extent.fetch_one(&mut connection).await?
+        }
+    };
+    connection.close().await?;
+    Ok(Extent { rows, newest })
+}
+
+/// The id of every row, heads as number 0.
+pub(crate) async fn read_ids(path: &Path) -> anyhow::Result<HashSet<Id>> {
+    if !path.try_exists()? {
+        return Ok(HashSet::new());
+    }
+    let mut connection = open(path, false).await?;
+    let exists: i64 = sqlx::query_scalar(HAS_ROWS).fetch_one(&mut connection).await?;
+    let mut ids = HashSet::new();
+    if exists > 0 {
+        let rows: Vec<(i64, i64)> = sqlx::query_as(IDS).fetch_all(&mut connection).await?;
+        for (writer, seq) in rows {
+            ids.insert(Id { writer: u32::try_from(writer)?, seq: u64::try_from(seq)? });
+        }
+    }
+    connection.close().await?;
+    Ok(ids)
+}
+
 /// Copies the database with its log into a folder, byte for byte; a torn copy of a torn database is as good.
 pub(crate) fn copy(path: &Path, copy: &Path) -> anyhow::Result<()> {
     for suffix in ["", "-wal", "-journal"] {
@@ -124,6 +173,23 @@ pub(crate) fn copy(path: &Path, copy: &Path) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Another writer that has begun and does not end: nobody else can write meanwhile.
+pub(crate) struct Lock(SqliteConnection);
+
+/// Takes the write lock of a destination.
+pub(crate) async fn lock(path: &Path) -> anyhow::Result<Lock> {
+    let mut connection = open(path, false).await?;
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut connection).await?;
+    Ok(Lock(connection))
+}
+
+impl Lock {
+    pub(crate) async fn release(mut self) -> anyhow::Result<()> {
+        sqlx::query("ROLLBACK").execute(&mut self.0).await?;
+        Ok(self.0.close().await?)
+    }
 }
 
 /// Copies the database into a folder and damages one row of the copy.
@@ -165,7 +231,7 @@ async fn open(path: &Path, read_only: bool) -> anyhow::Result<SqliteConnection> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::book::{Book, Chapter, Id};
+    use crate::book::{Book, Chapter};
     use crate::generate::record::Members;
     use crate::oracle::Judgement;
 

@@ -69,6 +69,8 @@ pub(crate) struct Aside {
 #[derive(Debug, Clone)]
 pub(crate) struct Pipe {
     pub(crate) name: String,
+    /// Whose stream it reads: its own, or that of a pipe before it.
+    pub(crate) from: String,
     pub(crate) database: PathBuf,
     pub(crate) stream: String,
     pub(crate) pipeline: String,
@@ -108,6 +110,7 @@ impl Ground {
     pub(crate) fn pipe(&self) -> Pipe {
         Pipe {
             name: NAME.into(),
+            from: NAME.into(),
             database: self.database.clone(),
             stream: "partitions = 2\nquota = \"4GiB\"".into(),
             pipeline: String::new(),
@@ -119,12 +122,16 @@ impl Ground {
         let columns: String =
             COLUMNS.iter().map(|(name, kind)| format!("{name} = {kind:?}\n")).collect();
         let mut text = format!("{}[log]\n{log}\n\n", self.core_head());
-        for Pipe { name, database, stream, pipeline } in pipes {
+        for Pipe { name, from, database, stream, pipeline } in pipes {
+            if name == from {
+                text += &format!(
+                    "[stream.{name}]\n{stream}\n\n\
+                     [stream.{name}.contract]\nformat = \"json\"\nunknown = \"quarantine\"\n\n\
+                     [stream.{name}.contract.columns]\n{columns}\n"
+                );
+            }
             text += &format!(
-                "[stream.{name}]\n{stream}\n\n\
-                 [stream.{name}.contract]\nformat = \"json\"\nunknown = \"quarantine\"\n\n\
-                 [stream.{name}.contract.columns]\n{columns}\n\
-                 [pipeline.{name}]\nfrom = \"{name}\"\nstart = \"earliest\"\n{pipeline}\n\n\
+                "[pipeline.{name}]\nfrom = \"{from}\"\nstart = \"earliest\"\n{pipeline}\n\n\
                  [pipeline.{name}.to.sqlite]\npath = {database:?}\ntable = \"{NAME}\"\n\
                  mode = \"append\"\n\n",
             );

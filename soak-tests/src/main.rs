@@ -13,12 +13,14 @@
 //! [`oracle`]; [`bench`] stands apart.
 
 mod admin;
+mod agent;
 mod bench;
 mod book;
 mod cli;
 mod database;
 mod generate;
 mod ground;
+mod mounts;
 mod oracle;
 mod processes;
 mod proxy;

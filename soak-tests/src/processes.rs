@@ -76,6 +76,7 @@ impl Process {
         program: &Path,
         config: &Path,
         tracing: Option<&Tracing>,
+        environment: &[(&str, &str)],
         log: &Path,
     ) -> anyhow::Result<Self> {
         let stderr = File::options().create(true).append(true).open(log)?;
@@ -87,6 +88,7 @@ impl Process {
             .arg("run")
             .arg("--config")
             .arg(config)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(stderr)
@@ -128,6 +130,25 @@ impl Process {
         let status: ExitStatus = status?;
         anyhow::ensure!(status.success(), "the {name} was asked to stop and ended with {status}");
         Ok(())
+    }
+
+    /// Stops it where it stands.
+    pub(crate) fn freeze(&mut self) -> anyhow::Result<()> {
+        self.check()?;
+        Ok(kill_process(self.pid()?, Signal::STOP)?)
+    }
+
+    /// Whether none of its threads does anything of its own: each is stopped, or in a call that it will not come back from.
+    pub(crate) fn is_frozen(&self) -> anyhow::Result<bool> {
+        let pid = self.pid()?.as_raw_nonzero();
+        for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+            let stat = std::fs::read_to_string(thread?.path().join("stat"))?;
+            let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+            if !matches!(state, Some('T' | 'D')) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     pub(crate) fn usage(&self) -> anyhow::Result<Usage> {
@@ -194,7 +215,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("x.log");
         let program = Path::new("/bin/sh");
-        let mut process = Process::start("shell", program, Path::new("x"), None, &log).unwrap();
+        let mut process =
+            Process::start("shell", program, Path::new("x"), None, &[], &log).unwrap();
         process.child.wait().await.unwrap();
         assert!(process.check().unwrap_err().to_string().contains("ended by itself"));
         assert!(!last_lines(&log, 3).is_empty(), "its words are kept");

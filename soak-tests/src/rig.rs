@@ -31,11 +31,21 @@ pub(crate) struct Rig {
     /// How the next core and the next agent are run.
     pub(crate) trace_core: Option<Tracing>,
     pub(crate) trace_agent: Option<Tracing>,
+    /// What the core finds in its environment.
+    pub(crate) core_environment: Vec<(&'static str, &'static str)>,
 }
 
 impl Rig {
     pub(crate) fn new(ground: Ground) -> Self {
-        Self { ground, core: None, agent: None, restarts: 0, trace_core: None, trace_agent: None }
+        Self {
+            ground,
+            core: None,
+            agent: None,
+            restarts: 0,
+            trace_core: None,
+            trace_agent: None,
+            core_environment: Vec::new(),
+        }
     }
 
     /// How often a process was started again.
@@ -48,7 +58,8 @@ impl Rig {
         let log = self.core_log();
         let (program, config) = (&ground.programs.core, &ground.core_config);
         let tracing = self.trace_core.as_ref();
-        self.core = Some(Process::start("core", program, config, tracing, &log)?);
+        let environment = &self.core_environment;
+        self.core = Some(Process::start("core", program, config, tracing, environment, &log)?);
         Ok(())
     }
 
@@ -58,7 +69,7 @@ impl Rig {
         let program = &ground.programs.agent;
         let tracing = self.trace_agent.as_ref();
         let config = &ground.agent_config;
-        self.agent = Some(Process::start("agent", program, config, tracing, &log)?);
+        self.agent = Some(Process::start("agent", program, config, tracing, &[], &log)?);
         Ok(())
     }
 
@@ -147,6 +158,29 @@ impl Rig {
 
     pub(crate) async fn stop_agent(&mut self) -> anyhow::Result<()> {
         self.agent.take().context("no agent runs")?.stop().await
+    }
+
+    /// Stops both where they stand, for good: all that is left to do then is to kill them.
+    pub(crate) async fn freeze(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + READY;
+        self.running().try_for_each(|process| process.freeze())?;
+        for process in self.running() {
+            while !process.is_frozen()? {
+                anyhow::ensure!(Instant::now() < deadline, "a process does not freeze");
+                sleep(Duration::from_millis(1)).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// `kill -9` for whichever still lives: what it stood on was taken away, and it may have ended of that.
+    pub(crate) async fn kill_what_lives(&mut self) -> anyhow::Result<()> {
+        for mut process in [self.agent.take(), self.core.take()].into_iter().flatten() {
+            if process.ended()?.is_none() {
+                process.kill().await?;
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn core(&self) -> anyhow::Result<&Process> {

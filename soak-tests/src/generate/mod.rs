@@ -24,6 +24,8 @@ use script::{Burst, Naming, Script, Step};
 
 /// One of each habit.
 pub(crate) const WRITERS: u32 = 4;
+/// Times the usual length of a file: more than any run writes.
+const ENDLESS: u64 = 1_000_000_000;
 /// How long a torn line stays torn.
 const TORN: Duration = Duration::from_millis(7);
 
@@ -45,9 +47,17 @@ impl Generator {
     /// Starts all writers on `folder` with `rate` records a second in total. Files are rotated less often in longer runs, so
     /// that their number stays in the hundreds.
     pub(crate) fn start(folder: &Path, seed: u64, rate: u32, seconds: u64) -> Self {
+        Self::start_stretched(folder, seed, rate, (seconds / 60).max(1))
+    }
+
+    /// One file for each writer, for ever: what lies at a byte of it never changes.
+    pub(crate) fn start_without_rotations(folder: &Path, seed: u64, rate: u32) -> Self {
+        Self::start_stretched(folder, seed, rate, ENDLESS)
+    }
+
+    fn start_stretched(folder: &Path, seed: u64, rate: u32, stretch: u64) -> Self {
         let tally = Arc::new(Tally::default());
         let per_writer = f64::from(rate) / f64::from(WRITERS);
-        let stretch = (seconds / 60).max(1);
         let writers = (0..WRITERS)
             .map(|writer| {
                 let script = Script::new(seed, writer, stretch);

@@ -7,11 +7,15 @@
 //! | file | subject |
 //! |---|---|
 //! | [`crash_points`] | a fault at every single call on files, of the core and of the agent |
+//! | [`outage`] | a disk without room, a destination that is locked; both come back |
+//! | [`power_loss`] | the disk is taken away under a busy core, again and again |
 //! | [`torment`] | kills, cut links and lost state, at seeded moments of a busy run |
 
 mod crash_points;
 pub(crate) mod home;
 mod judge;
+mod outage;
+mod power_loss;
 mod torment;
 
 use std::fmt::Display;
@@ -37,12 +41,28 @@ pub(crate) enum Scenario {
     AgentStateLost(torment::Args),
     /// Kill, or fail, at every single call with which the core or the agent changes its files
     CrashPoints(crash_points::Args),
+    /// Take the disks of the core and the agent away while a pipeline reads, on ext4 and XFS
+    PowerLoss(power_loss::Args),
+    /// Let the disks of the core and the agent run full, of bytes and of inodes, and make room again
+    DiskFull(outage::Args),
+    /// Lock a destination until its stream's quota is used up, beside one that must not notice
+    DestinationDown(outage::Args),
 }
 
 impl Scenario {
+    /// Whether it needs file systems of its own.
+    pub(crate) fn mounts(&self) -> bool {
+        matches!(self, Self::PowerLoss(_) | Self::DiskFull(_))
+    }
+
     pub(crate) async fn run(self, programs: Programs) -> anyhow::Result<Outcome> {
         match self {
             Self::CrashPoints(args) => Outcome::of(&crash_points::run(&args, programs).await?),
+            Self::DiskFull(args) => Outcome::of(&outage::disk_full::run(&args, programs).await?),
+            Self::DestinationDown(args) => {
+                Outcome::of(&outage::destination_down::run(&args, programs).await?)
+            }
+            Self::PowerLoss(args) => Outcome::of(&power_loss::run(&args, programs).await?),
             Self::Steady(args) => {
                 Outcome::of(&torment::run(Torment::Steady, &args, programs).await?)
             }

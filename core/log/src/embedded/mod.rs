@@ -12,6 +12,8 @@
 //!
 //! Not here: the rules of the fold (`crate::fold`), looking into a folder without opening it (`crate::inspect`).
 
+#[cfg(debug_assertions)]
+mod canary;
 mod claims;
 pub(crate) mod clock;
 pub(crate) mod config;

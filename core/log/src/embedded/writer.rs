@@ -100,6 +100,8 @@ impl Writer {
             let more = bytes < ROUND_BYTES && started.elapsed() < ROUND_TIME;
             next = if more { queue.try_recv().ok() } else { None };
         }
+        #[cfg(debug_assertions)]
+        let waiting = super::canary::answer_early(waiting);
         let failed = self.make_durable();
         for decided in waiting {
             Self::answer(decided, &failed);
@@ -197,6 +199,8 @@ impl Writer {
         {
             let Some(partition) = self.partitions.get_mut(number) else { continue };
             let Ok(live) = &mut partition.live else { continue };
+            #[cfg(debug_assertions)]
+            super::canary::publish_early(|| live.publish(&partition.shared, &partition.published));
             match live.sync() {
                 Ok(()) => {
                     live.publish(&partition.shared, &partition.published);
@@ -233,7 +237,7 @@ impl Writer {
         LogError::Full { partition: id, why }
     }
 
-    fn answer(waiting: Waiting, failed: &[(usize, LogError)]) {
+    pub(crate) fn answer(waiting: Waiting, failed: &[(usize, LogError)]) {
         let failure = |number: usize| {
             failed.iter().find(|(failed, _)| *failed == number).map(|(_, error)| error.clone())
         };

@@ -4,18 +4,17 @@
 //! other: every record by id, every checkpoint, log end and cursor against where it stood at the crash. Lanes run side by
 //! side, each with ports of its own for all its runs.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
 use super::Program;
 use super::workload::Workload;
 use crate::admin;
+use crate::agent::{self, Frontier, Frontiers};
 use crate::database;
 use crate::ground::Ground;
 use crate::oracle::Judgement;
@@ -89,7 +88,7 @@ impl Run {
 #[derive(Debug, Default)]
 struct Standing {
     /// The agent's checkpoint, by generation; none when there is none that is whole.
-    marks: Option<BTreeMap<String, u128>>,
+    marks: Option<Frontiers>,
     cursors: Vec<(i64, i64)>,
 }
 
@@ -312,8 +311,8 @@ impl Trial {
         let after = self.standing().await?;
         if let Some(marks) = before.marks {
             let after = after.marks.unwrap_or_default();
-            for (generation, mark) in marks {
-                let now = after.get(&generation).copied();
+            for (generation, Frontier { mark, .. }) in marks {
+                let now = after.get(&generation).map(|frontier| frontier.mark);
                 if now.is_none_or(|now| now < mark) {
                     self.run.regressions += 1;
                     self.complain(format!("checkpoint of {generation}: {mark}, then {now:?}"));
@@ -336,7 +335,8 @@ impl Trial {
     /// The destination is looked at in a copy: opening it would finish what the crash left.
     async fn standing(&self) -> anyhow::Result<Standing> {
         let ground = &self.rig.ground;
-        let mut standing = Standing { marks: marks(&ground.state)?, cursors: Vec::new() };
+        let marks = agent::checkpoint(&ground.state)?;
+        let mut standing = Standing { marks, cursors: Vec::new() };
         if self.program == Program::Core {
             let copy = ground.dir.join("crashed.sqlite");
             for suffix in ["", "-wal", "-shm", "-journal"] {
@@ -351,33 +351,6 @@ impl Trial {
     fn complain(&mut self, what: String) {
         self.run.why.push(what);
     }
-}
-
-/// The marks of the newest whole generation of the agent's checkpoint; empty when it has not written one yet, none when
-/// there are files and no whole one among them.
-fn marks(state: &Path) -> anyhow::Result<Option<BTreeMap<String, u128>>> {
-    #[derive(Deserialize)]
-    struct Checkpoint {
-        entries: Vec<Entry>,
-    }
-    #[derive(Deserialize)]
-    struct Entry {
-        generation: String,
-        mark: String,
-    }
-    let mut there = false;
-    for name in ["checkpoint", "checkpoint.prev"] {
-        let Ok(text) = std::fs::read_to_string(state.join(name)) else { continue };
-        there = true;
-        let body = text.split_once('\n').map(|(_, body)| body).unwrap_or_default();
-        let Ok(checkpoint) = serde_json::from_str::<Checkpoint>(body) else { continue };
-        let marks = checkpoint.entries.into_iter().map(|entry| {
-            let mark = entry.mark.parse().context("the checkpoint has other marks than before");
-            mark.map(|mark| (entry.generation, mark))
-        });
-        return marks.collect::<anyhow::Result<_>>().map(Some);
-    }
-    Ok((!there).then(BTreeMap::new))
 }
 
 fn copy_folder(from: &Path, to: &Path) -> anyhow::Result<()> {
