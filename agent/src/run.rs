@@ -10,14 +10,15 @@
 //! checkpoint, says goodbye and ends with 0; a second signal ends at once with 130. A thread that ends by itself ends the
 //! agent, so that the service manager starts it anew. Configuration is read once: SIGHUP is not handled.
 
-use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use garam_disk::{Fs, RealFs};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::checkpoint::{self, CheckpointError, Loaded};
+use crate::checkpoint::{Loaded, Store};
 use crate::compress::{Pool, Worker};
 use crate::config::Plan;
 use crate::engine::{Engine, Event, Settings, Snapshot, drive};
@@ -34,27 +35,28 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// Runs an agent until it is told to stop.
 pub fn run(plan: Plan) -> Result<(), AgentError> {
     let folder = plan.state_dir.clone();
-    std::fs::create_dir_all(&folder).map_err(|source| AgentError::Io {
+    let fs = Arc::new(RealFs);
+    fs.create_dir(&folder).map_err(|source| AgentError::Io {
         action: "create state folder",
         path: folder.clone(),
         source,
     })?;
-    let lock = lock(&folder)?;
+    let lock = lock(&*fs, &folder)?;
     tls::client_config(&plan.identity_dir)?;
-    let loaded = checkpoint::load(&folder)?;
+    let (store, loaded) = Store::open(fs, &folder)?;
     raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|source| AgentError::Thread { what: "reactor", source })?;
-    let outcome = runtime.block_on(agent(plan, loaded));
+    let outcome = runtime.block_on(agent(plan, store, loaded));
     // Threads may still sit in a disk or a queue: the process ends without them.
     runtime.shutdown_background();
     drop(lock);
     outcome
 }
 
-async fn agent(plan: Plan, loaded: Loaded) -> Result<(), AgentError> {
+async fn agent(plan: Plan, store: Store, loaded: Loaded) -> Result<(), AgentError> {
     let (terminate, interrupt) =
         (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
     let hangup = signals(SignalKind::hangup())?;
@@ -88,9 +90,8 @@ async fn agent(plan: Plan, loaded: Loaded) -> Result<(), AgentError> {
     let reactor = tokio::runtime::Handle::current();
     let engine = thread("engine", move || reactor.block_on(drive(engine, incoming, jobs)))?;
     let compress = thread("compress", move || worker.run(work))?;
-    let folder = plan.state_dir.clone();
     let saved = events.clone();
-    let state = thread("state", move || save_all(&folder, to_write, &saved))?;
+    let state = thread("state", move || save_all(store, to_write, &saved))?;
 
     let (stop, stopped) = watch::channel(false);
     let shipper = Shipper {
@@ -148,25 +149,25 @@ fn thread(
     Ok(ended)
 }
 
-fn save_all(folder: &Path, mut snapshots: mpsc::Receiver<Snapshot>, events: &mpsc::Sender<Event>) {
+fn save_all(
+    mut store: Store,
+    mut snapshots: mpsc::Receiver<Snapshot>,
+    events: &mpsc::Sender<Event>,
+) {
     while let Some(entries) = snapshots.blocking_recv() {
-        let result: Result<(), CheckpointError> = checkpoint::save(folder, &entries);
-        if events.blocking_send(result.into()).is_err() {
+        if events.blocking_send(store.save(&entries).into()).is_err() {
             return;
         }
     }
 }
 
 /// Locks the state folder for this process; the kernel lets go of it when the process ends, however it ends.
-fn lock(folder: &Path) -> Result<File, AgentError> {
+fn lock(fs: &dyn Fs, folder: &Path) -> Result<Box<dyn Send + Sync>, AgentError> {
     let path = folder.join("lock");
-    let failed = |source| AgentError::Io { action: "lock", path: path.clone(), source };
-    let file =
-        File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(AgentError::Locked { path: folder.into() }),
-        Err(error) => Err(failed(error.into())),
+    match fs.lock(&path) {
+        Ok(Some(lock)) => Ok(lock),
+        Ok(None) => Err(AgentError::Locked { path: folder.into() }),
+        Err(source) => Err(AgentError::Io { action: "lock", path, source }),
     }
 }
 
