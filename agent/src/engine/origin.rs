@@ -7,7 +7,7 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use garam_proto::message::{ClaimReason, GapReason};
 use garam_proto::{AgentId, Descriptor, Generation, LineageId, SourceName, StreamName, hash};
@@ -76,6 +76,8 @@ pub(super) struct Origin {
     pub(super) reason: ClaimReason,
     pub(super) source_epoch: u32,
     pub(super) max_record: usize,
+    /// A last line without its end is shipped after so long a quiet.
+    pub(super) flush_partial: Option<Duration>,
     pub(super) start: u128,
     pub(super) stage: Stage,
     pub(super) acked: Frontier,
@@ -90,6 +92,8 @@ pub(super) struct Origin {
     pub(super) exhausted_at: Option<Instant>,
     pub(super) last_cut: Option<Instant>,
     pub(super) last_change: Instant,
+    /// Since when not all that was seen is acknowledged.
+    pub(super) behind_since: Option<Instant>,
     pub(super) unlinked: bool,
     pub(super) left: bool,
     pub(super) troubled: bool,
@@ -106,6 +110,7 @@ pub(super) struct First {
     pub(super) lineage_key: Vec<u8>,
     pub(super) age: i128,
     pub(super) max_record: usize,
+    pub(super) flush_partial: Option<Duration>,
     pub(super) from: Frontier,
 }
 
@@ -124,6 +129,7 @@ impl Origin {
             reason: ClaimReason::New,
             source_epoch: 0,
             max_record: first.max_record,
+            flush_partial: first.flush_partial,
             start: first.from.position,
             stage: Stage::Asking,
             acked: first.from,
@@ -136,6 +142,7 @@ impl Origin {
             exhausted_at: None,
             last_cut: None,
             last_change: now,
+            behind_since: None,
             unlinked: false,
             left: false,
             troubled: false,
@@ -193,6 +200,15 @@ impl Origin {
             && matches!(self.stage, Stage::Asking | Stage::Unclaimed)
             && self.lost.is_none()
             && self.seen_end == 0
+    }
+
+    /// Takes note of whether everything that was seen is acknowledged.
+    pub(super) fn measure_lag(&mut self, now: Instant) {
+        if self.acked.position >= self.seen_end {
+            self.behind_since = None;
+        } else {
+            self.behind_since.get_or_insert(now);
+        }
     }
 
     pub(super) fn slot(&self) -> Option<(u32, u64, u32)> {

@@ -12,6 +12,7 @@
 pub mod file;
 
 use std::io;
+use std::time::Duration;
 
 use garam_proto::message::GapReason;
 use garam_proto::{BlockKind, Descriptor, SourceName, StreamName};
@@ -35,6 +36,17 @@ pub struct Met {
     pub start: u128,
     /// The longest record that travels whole, bytes.
     pub max_record: usize,
+    /// A last record without its end is shipped after so long a quiet, marked as unterminated.
+    pub flush_partial: Option<Duration>,
+}
+
+/// Where the configuration sends an origin now.
+#[derive(Debug, Clone)]
+pub struct Place {
+    pub source: SourceName,
+    pub stream: StreamName,
+    pub max_record: usize,
+    pub flush_partial: Option<Duration>,
 }
 
 /// How well an origin fits a registered descriptor and the mark that goes with it.
@@ -159,6 +171,15 @@ pub trait Source: Send {
         limits: &CutLimits,
         buffer: &mut Vec<u8>,
     ) -> io::Result<Read>;
+
+    /// Origins that the last search saw changed.
+    fn changed(&mut self) -> Vec<Handle>;
+
+    /// Takes another configuration; what is open stays open.
+    fn reload(&mut self, files: Vec<file::FileSet>);
+
+    /// Where the configuration sends the origin; `None` when it names it no more.
+    fn place(&self, handle: Handle) -> Option<Place>;
 
     /// Lets the origin go.
     fn close(&mut self, handle: Handle);

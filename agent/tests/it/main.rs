@@ -12,6 +12,8 @@ mod pki;
 mod command_line;
 mod connection;
 mod random;
+mod reload;
+mod resources;
 mod rotation;
 mod state;
 mod tailing;
