@@ -52,6 +52,7 @@ pub struct Entry {
     pub source_epoch: u32,
     pub records_acked: u64,
     pub gap_bytes: u64,
+    pub skipped_bytes: u64,
 }
 
 /// Why a checkpoint cannot be used or written.
@@ -238,6 +239,8 @@ struct StoredEntry {
     source_epoch: u32,
     records_acked: u64,
     gap_bytes: u64,
+    #[serde(default)]
+    skipped_bytes: u64,
 }
 
 /// A path as text where it is text, else as bytes.
@@ -274,6 +277,7 @@ impl From<&Entry> for StoredEntry {
             source_epoch: entry.source_epoch,
             records_acked: entry.records_acked,
             gap_bytes: entry.gap_bytes,
+            skipped_bytes: entry.skipped_bytes,
         }
     }
 }
@@ -308,6 +312,7 @@ impl StoredEntry {
             source_epoch: self.source_epoch,
             records_acked: self.records_acked,
             gap_bytes: self.gap_bytes,
+            skipped_bytes: self.skipped_bytes,
         })
     }
 }

@@ -4,14 +4,19 @@
 //! out of bounds, a glob that does not compile or a name used twice is an error that names the file, the key and what to
 //! do. Not here: reading certificates ([`crate::tls`]), walking globs ([`crate::source`]).
 
+mod lines;
+
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use garam_proto::{Codec, SourceName, StreamName};
 use serde::Deserialize;
 
+use crate::lines::{Container, Encoding};
 use crate::source::file::FileSet;
+pub use lines::{MaskTable, MultilineTable};
 
 /// Where the configuration lies unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/garam-agent/agent.toml";
@@ -114,6 +119,20 @@ pub struct FileTable {
     /// Default: it is held until its end is written.
     #[serde(default, with = "humantime_serde")]
     pub flush_partial: Option<Duration>,
+    /// What a container runtime wrapped around each line, `cri` or `docker`; it is taken off, and parts of one line are
+    /// joined. Default none.
+    pub container: Option<Container>,
+    /// Which lines form one record. Default: each its own.
+    pub multiline: Option<MultilineTable>,
+    /// Patterns that are replaced before anything leaves the host. Default none.
+    #[serde(default)]
+    pub mask: Vec<MaskTable>,
+    /// `utf-8` (bytes pass unchanged), `utf-16le`, `utf-16be` or `iso-8859-1`. Default `utf-8`.
+    #[serde(default)]
+    pub encoding: Encoding,
+    /// Leave out NUL bytes at the beginning of a line: holes of a crash or a truncation. Default false.
+    #[serde(default)]
+    pub skip_nul: bool,
 }
 
 /// Where reading of a file begins that was there before the agent.
@@ -261,7 +280,8 @@ impl Ship {
 
 impl FileTable {
     fn check(self, at: &Keys<'_>) -> Result<FileSet, ConfigError> {
-        let key = |field: &str| format!("file.{}.{field}", self.name);
+        let table = self.name.clone();
+        let key = |field: &str| format!("file.{table}.{field}");
         let name = SourceName::new(self.name.as_str())
             .map_err(|e| at.bad(&key("name"), &e.to_string(), "rename it"))?;
         let stream = StreamName::new(self.stream.as_str())
@@ -283,6 +303,14 @@ impl FileTable {
                 .map_err(|e| {
                     at.bad(&key(e.field), &format!("{:?} {}", e.glob, e.why), "correct the glob")
                 })?;
+        let rules =
+            lines::rules(self.container, self.multiline, &self.mask, self.encoding, self.skip_nul);
+        set.rules = rules.map_err(|w| at.bad(&key(w.key), &w.problem, w.action))?.map(Arc::new);
+        if set.rules.is_some() && self.flush_partial.is_some() {
+            let problem =
+                "does not go together with container, multiline, mask, encoding, skip_nul";
+            return Err(at.bad(&key("flush_partial"), problem, "leave it out"));
+        }
         set.ignore_older = self.ignore_older;
         set.flush_partial = self.flush_partial;
         Ok(set)

@@ -28,6 +28,7 @@ fn entry(mark: u128) -> Entry {
         source_epoch: 1,
         records_acked: 2,
         gap_bytes: 0,
+        skipped_bytes: 0,
     }
 }
 

@@ -125,6 +125,8 @@ impl Engine {
         let pending_gap: u64 = origin.sent.iter().map(|sent| sent.gap).sum();
         let bytes = |length: u128| u64::try_from(length).unwrap_or(u64::MAX);
         let gap = origin.gap_bytes + pending_gap;
+        let skipped =
+            origin.skipped_bytes + origin.sent.iter().map(|sent| sent.skipped).sum::<u64>();
         FileStatus {
             path,
             source: origin.source.to_string(),
@@ -133,12 +135,13 @@ impl Engine {
             state: self.state(origin).into(),
             start: bytes(origin.start),
             size: bytes(end.saturating_sub(origin.start)),
-            read: bytes(origin.cut.position.saturating_sub(origin.start)).saturating_sub(gap),
+            read: bytes(origin.cut.position.saturating_sub(origin.start))
+                .saturating_sub(gap + skipped),
             acked: bytes(origin.acked.position.saturating_sub(origin.start))
                 .saturating_sub(origin.gap_bytes),
             gap,
             unread: bytes(end - origin.cut.position),
-            skipped: 0,
+            skipped,
             lag_bytes: bytes(end.saturating_sub(origin.acked.position)),
             lag_s: origin.behind_since.map_or(0, |since| now.duration_since(since).as_secs()),
             records_acked: origin.records_acked,
@@ -187,6 +190,7 @@ pub(super) fn entry(origin: &Origin) -> Option<Entry> {
         source_epoch: origin.source_epoch,
         records_acked: origin.records_acked,
         gap_bytes: origin.gap_bytes,
+        skipped_bytes: origin.skipped_bytes,
     })
 }
 

@@ -109,6 +109,7 @@ impl Engine {
             origin.start = entry.start;
             origin.records_acked = entry.records_acked;
             origin.gap_bytes = entry.gap_bytes;
+            origin.skipped_bytes = entry.skipped_bytes;
         } else {
             origin.generation = mint();
             origin.reason = ClaimReason::StreamChanged;
@@ -147,6 +148,7 @@ impl Engine {
             lost: Some(Lost { end, reason }),
             records_acked: entry.records_acked,
             gap_bytes: entry.gap_bytes,
+            skipped_bytes: entry.skipped_bytes,
             ..Origin::new(id, first, now)
         };
         if let Some(connection) = &self.connection {

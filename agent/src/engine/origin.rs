@@ -33,6 +33,8 @@ pub(super) struct Sent {
     pub(super) records: u32,
     /// Its bytes are a gap.
     pub(super) gap: u64,
+    /// So many of its bytes are left out on purpose.
+    pub(super) skipped: u64,
 }
 
 /// Content that cannot be read any more, up to where it was seen.
@@ -99,6 +101,7 @@ pub(super) struct Origin {
     pub(super) troubled: bool,
     pub(super) records_acked: u64,
     pub(super) gap_bytes: u64,
+    pub(super) skipped_bytes: u64,
 }
 
 /// What an origin begins with.
@@ -148,6 +151,7 @@ impl Origin {
             troubled: false,
             records_acked: 0,
             gap_bytes: 0,
+            skipped_bytes: 0,
         }
     }
 
@@ -172,6 +176,7 @@ impl Origin {
             settled.charge += sent.charge;
             settled.records += u64::from(sent.records);
             settled.gap += sent.gap;
+            self.skipped_bytes += sent.skipped;
             settled.bytes +=
                 u64::try_from(sent.to.position - self.acked.position).unwrap_or(0) - sent.gap;
             self.acked = sent.to;

@@ -117,7 +117,7 @@ impl Engine {
                 reason = lost.reason.name(),
                 "bytes were lost before they could be read"
             );
-            origin.sent.push_back(Sent { to, charge: 0, records: 0, gap });
+            origin.sent.push_back(Sent { to, charge: 0, records: 0, gap, skipped: 0 });
             origin.cut = to;
             outbox.send(Job::Message(Message::from(Gap {
                 slot,
@@ -177,6 +177,7 @@ impl Engine {
             block_size: self.settings.block_size,
             max_record: origin.max_record.min(connection.max_record),
             flush,
+            over,
         };
         let mut raw = self.pool.take();
         let Frontier { position, tail_hash } = origin.cut;
@@ -191,7 +192,10 @@ impl Engine {
                     }
                     Err(error) => self.trouble(id, &error, now),
                     _ => {
-                        origin.exhausted_at = Some(now);
+                        // A record that may still grow will be shipped after a while: the successor waits for it.
+                        if flush || origin.flush_partial.is_none() {
+                            origin.exhausted_at = Some(now);
+                        }
                         Next::At(now + self.interval(id, now))
                     }
                 };
@@ -200,13 +204,14 @@ impl Engine {
         let charge = raw.len() as u64;
         self.windows.charge(&origin.stream, partition, charge);
         let to = Frontier { position: cut.to, tail_hash: cut.tail_hash };
-        origin.sent.push_back(Sent { to, charge, records: 0, gap: 0 });
+        origin.sent.push_back(Sent { to, charge, records: 0, gap: 0, skipped: cut.skipped });
         origin.cut = to;
         origin.seen_end = origin.seen_end.max(cut.to);
         origin.last_cut = Some(now);
         origin.exhausted_at = None;
-        self.totals.bytes_read += charge;
-        self.rate.spend(charge, now);
+        let source_bytes = u64::try_from(cut.to - position).unwrap_or(u64::MAX);
+        self.totals.bytes_read += source_bytes;
+        self.rate.spend(source_bytes, now);
         let header = BlockHeader {
             origin: OriginId { agent: connection.agent, generation: origin.generation },
             session: connection.session,

@@ -107,8 +107,10 @@ pub struct CutLimits {
     pub block_size: usize,
     /// The longest record that travels whole.
     pub max_record: usize,
-    /// Also take a last record without its end: the origin will not grow any more.
+    /// Also take a last record that may still grow.
     pub flush: bool,
+    /// The origin will not grow any more. Else a flush only means that it was quiet for a while.
+    pub over: bool,
 }
 
 /// A block's place and kind; its bytes are in the buffer the caller gave.
@@ -124,6 +126,8 @@ pub struct Cut {
     pub resume: Option<Vec<u8>>,
     /// How many records, where the source counted them anyway; else the compressor does.
     pub records: Option<u32>,
+    /// Source bytes of the range that are deliberately not in it.
+    pub skipped: u64,
 }
 
 /// The result of [`Source::read`].

@@ -7,12 +7,14 @@
 use std::fs::Metadata;
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use garam_proto::{SourceName, StreamName};
 use globset::{Glob, GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
 
 use crate::config::StartAt;
+use crate::lines::Rules;
 
 /// One `[[file]]` table, checked.
 #[derive(Debug, Clone)]
@@ -24,6 +26,8 @@ pub struct FileSet {
     /// Files not written for so long are not begun.
     pub ignore_older: Option<Duration>,
     pub flush_partial: Option<Duration>,
+    /// What is done to lines; `None`: nothing, they travel in blocks nobody looks into.
+    pub rules: Option<Arc<Rules>>,
     include: Vec<Include>,
     exclude: GlobSet,
 }
@@ -73,6 +77,7 @@ impl FileSet {
             max_record,
             ignore_older: None,
             flush_partial: None,
+            rules: None,
             include,
             exclude,
         })
@@ -82,6 +87,20 @@ impl FileSet {
     pub fn matches(&self, path: &Path) -> bool {
         self.include.iter().any(|include| include.matcher.is_match(path))
             && !self.exclude.is_match(path)
+    }
+
+    /// After how long a quiet the last record is shipped although it may still grow.
+    pub(super) fn flush_after(&self) -> Option<Duration> {
+        match &self.rules {
+            Some(rules) if rules.joins() => Some(rules.timeout),
+            _ => self.flush_partial,
+        }
+    }
+
+    /// A position where a character can begin.
+    pub(super) fn aligned(&self, position: u128) -> u128 {
+        let unit = self.rules.as_ref().map_or(1, |rules| rules.encoding.unit() as u128);
+        position.next_multiple_of(unit)
     }
 
     /// Whether a file that nobody knows yet was last written too long ago to be begun. A clock that jumps back makes files

@@ -183,7 +183,7 @@ impl Files {
         let handle = Handle(self.next);
         self.next += 1;
         let start = match set.start_at {
-            StartAt::End if self.at_end => reader::last_line_start(&file)?,
+            StartAt::End if self.at_end => set.aligned(reader::last_line_start(&file)?),
             _ => 0,
         };
         let met = Met {
@@ -195,12 +195,15 @@ impl Files {
             age: file.age(),
             start,
             max_record: set.max_record,
-            flush_partial: set.flush_partial,
+            flush_partial: set.flush_after(),
         };
         file.sighted(path);
         self.by_key.insert(file.key(), handle);
         let source = set.name.clone();
-        self.open.insert(handle, OpenFile { plain: file, reader: Reader::default(), source });
+        self.open.insert(
+            handle,
+            OpenFile { plain: file, reader: Reader::new(set.rules.clone()), source },
+        );
         self.budget.touch(handle);
         Ok(Some(met))
     }
@@ -336,6 +339,14 @@ impl Source for Files {
     fn reload(&mut self, files: Vec<FileSet>) {
         self.sets = files;
         self.reported.clear();
+        for file in self.open.values_mut() {
+            let set = self.sets.iter().find(|set| set.matches(file.plain.path()));
+            if let Some(set) = set.or_else(|| self.sets.iter().find(|set| set.name == file.source))
+            {
+                file.source = set.name.clone();
+                file.reader.set_rules(set.rules.clone());
+            }
+        }
     }
 
     /// The first table whose globs name the file; one that left its globs stays with its table.
@@ -351,7 +362,7 @@ impl Source for Files {
             source: set.name.clone(),
             stream: set.stream.clone(),
             max_record: set.max_record,
-            flush_partial: set.flush_partial,
+            flush_partial: set.flush_after(),
         })
     }
 
