@@ -6,14 +6,20 @@
 //! ```
 //!
 //! In: entries from the engine, never ahead of an acknowledgement. Out: the same entries after a restart.
-//! Promise: written to a new name, synced, renamed, folder synced; the previous generation stays as `checkpoint.prev`; a
-//! damaged file falls back to it, and without either the core's marks decide. A newer format stops the agent untouched.
+//! Promise: written to a new name, synced, renamed, folder synced; the previous generation stays as `checkpoint.prev`, and
+//! only a whole one is ever moved there; a damaged file falls back to it, and without either the core's marks decide. A
+//! failed save leaves what was there. A newer format stops the agent untouched.
 //! Not here: when to write (the engine: at most once a second), the lock on the folder ([`crate::run`]).
 
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+#[cfg(test)]
+mod tests;
 
+use std::cmp::Ordering;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use garam_disk::{Fs, RealFs};
 use garam_proto::{Descriptor, FileDescriptor, Generation, LineageId, SourceName, StreamName};
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +28,8 @@ const PREVIOUS: &str = "checkpoint.prev";
 const TEMPORARY: &str = "checkpoint.tmp";
 const WORD: &str = "garam-agent-checkpoint";
 const FORMAT: u16 = 1;
+/// No checkpoint is larger: half a million files.
+const LARGEST: usize = 256 * 1024 * 1024;
 
 /// What is remembered of one origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +52,7 @@ pub struct Entry {
     pub source_epoch: u32,
     pub records_acked: u64,
     pub gap_bytes: u64,
+    pub skipped_bytes: u64,
 }
 
 /// Why a checkpoint cannot be used or written.
@@ -67,47 +76,81 @@ pub enum Loaded {
     Damaged,
 }
 
-/// Reads the newest whole checkpoint of a state folder.
-pub fn load(folder: &Path) -> Result<Loaded, CheckpointError> {
-    let mut damaged = false;
-    for name in [NAME, PREVIOUS] {
-        let path = folder.join(name);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(source) => return Err(CheckpointError::Io { action: "read", path, source }),
-        };
-        match decode(&bytes) {
-            Decoded::Entries(entries) => return Ok(Loaded::Entries(entries)),
-            Decoded::Newer(found) => return Err(CheckpointError::Newer { path, found }),
-            Decoded::Damaged(why) => {
-                damaged = true;
-                tracing::warn!(path = %path.display(), why, "checkpoint is damaged, going back");
-            }
-        }
-    }
-    Ok(if damaged { Loaded::Damaged } else { Loaded::Nothing })
+/// The checkpoint of one state folder.
+pub struct Store {
+    fs: Arc<dyn Fs>,
+    folder: PathBuf,
+    /// The file `checkpoint` is whole, so that it may take the place of the generation before it.
+    whole: bool,
 }
 
-/// Replaces the checkpoint of a state folder.
-pub fn save(folder: &Path, entries: &[Entry]) -> Result<(), CheckpointError> {
-    let (path, temporary) = (folder.join(NAME), folder.join(TEMPORARY));
-    let failed = |action, path: &Path| {
-        let path = path.to_path_buf();
-        move |source| CheckpointError::Io { action, path, source }
-    };
-    let mut file = File::create(&temporary).map_err(failed("create", &temporary))?;
-    file.write_all(&encode(entries)).map_err(failed("write", &temporary))?;
-    file.sync_all().map_err(failed("sync", &temporary))?;
-    match fs::rename(&path, folder.join(PREVIOUS)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(failed("rename", &path)(error));
+impl Store {
+    /// Reads the newest whole checkpoint of a state folder.
+    pub fn open(fs: Arc<dyn Fs>, folder: &Path) -> Result<(Self, Loaded), CheckpointError> {
+        let mut store = Self { fs, folder: folder.into(), whole: false };
+        let mut loaded = Loaded::Nothing;
+        for name in [NAME, PREVIOUS] {
+            let path = folder.join(name);
+            let decoded = match store.fs.read(&path, LARGEST) {
+                Ok(bytes) => decode(&bytes),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) if is_damage(&error) => {
+                    Decoded::Damaged("the disk does not give it back")
+                }
+                Err(source) => return Err(CheckpointError::Io { action: "read", path, source }),
+            };
+            match decoded {
+                Decoded::Entries(entries) => {
+                    store.whole = name == NAME;
+                    return Ok((store, Loaded::Entries(entries)));
+                }
+                Decoded::Newer(found) => return Err(CheckpointError::Newer { path, found }),
+                Decoded::Damaged(why) => {
+                    loaded = Loaded::Damaged;
+                    tracing::warn!(path = %path.display(), why, "checkpoint is damaged, going back");
+                }
+            }
         }
-        _ => {}
+        Ok((store, loaded))
     }
-    fs::rename(&temporary, &path).map_err(failed("rename", &temporary))?;
-    let folder_file = File::open(folder).map_err(failed("open", folder))?;
-    folder_file.sync_all().map_err(failed("sync", folder))
+
+    /// Replaces the checkpoint.
+    pub fn save(&mut self, entries: &[Entry]) -> Result<(), CheckpointError> {
+        let (path, temporary) = (self.folder.join(NAME), self.folder.join(TEMPORARY));
+        let failed = |action, path: &Path| {
+            let path = path.to_path_buf();
+            move |source| CheckpointError::Io { action, path, source }
+        };
+        // What an earlier attempt left goes first: pages that failed to reach the disk belong to that file, not to a new one.
+        match self.fs.remove(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed("remove", &temporary)(error));
+            }
+            _ => {}
+        }
+        let file = self.fs.create(&temporary).map_err(failed("create", &temporary))?;
+        file.write_all_at(&encode(entries), 0).map_err(failed("write", &temporary))?;
+        file.sync().map_err(failed("sync", &temporary))?;
+        // A rename that reports an error may have happened all the same: from here on `checkpoint` is replaced in place.
+        if std::mem::take(&mut self.whole) {
+            let previous = self.folder.join(PREVIOUS);
+            self.fs.rename(&path, &previous).map_err(failed("rename", &path))?;
+        }
+        self.fs.rename(&temporary, &path).map_err(failed("rename", &temporary))?;
+        self.whole = true;
+        self.fs.sync_dir(&self.folder).map_err(failed("sync", &self.folder))
+    }
+}
+
+/// Whether the disk lost the bytes, as opposed to the agent not being let near them.
+fn is_damage(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::InvalidData
+        || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+}
+
+/// Reads the newest whole checkpoint of a state folder, without the intent to write one.
+pub fn load(folder: &Path) -> Result<Loaded, CheckpointError> {
+    Store::open(Arc::new(RealFs), folder).map(|(_, loaded)| loaded)
 }
 
 enum Decoded {
@@ -116,10 +159,14 @@ enum Decoded {
     Damaged(&'static str),
 }
 
-fn encode(entries: &[Entry]) -> Vec<u8> {
+fn encode_body(entries: &[Entry]) -> Vec<u8> {
     let stored = Stored { entries: entries.iter().map(StoredEntry::from).collect() };
     // Serialising numbers and strings cannot fail.
-    let body = serde_json::to_vec(&stored).unwrap_or_default();
+    serde_json::to_vec(&stored).unwrap_or_default()
+}
+
+fn encode(entries: &[Entry]) -> Vec<u8> {
+    let body = encode_body(entries);
     let mut out =
         format!("{WORD} {FORMAT} {:08x} {}\n", crc32c::crc32c(&body), body.len()).into_bytes();
     out.extend_from_slice(&body);
@@ -138,23 +185,32 @@ fn decode(bytes: &[u8]) -> Decoded {
     if words.next() != Some(WORD) {
         return Decoded::Damaged("not a checkpoint");
     }
-    match words.next().and_then(|format| format.parse::<u16>().ok()) {
-        Some(FORMAT) => {}
-        Some(format) if format > FORMAT => return Decoded::Newer(format),
-        _ => return Decoded::Damaged("unknown format"),
-    }
-    let crc = words.next().and_then(|crc| u32::from_str_radix(crc, 16).ok());
-    let len = words.next().and_then(|len| len.parse::<usize>().ok());
-    if len != Some(body.len()) || crc != Some(crc32c::crc32c(body)) {
-        return Decoded::Damaged("checksum or length differs");
-    }
-    let Ok(stored) = serde_json::from_slice::<Stored>(body) else {
-        return Decoded::Damaged("the body does not parse");
+    let Some(format) = words.next().and_then(|format| format.parse::<u16>().ok()) else {
+        return Decoded::Damaged("unknown format");
     };
-    match stored.entries.into_iter().map(StoredEntry::into_entry).collect() {
-        Some(entries) => Decoded::Entries(entries),
-        None => Decoded::Damaged("an entry has a malformed id or name"),
+    // Compared as text: a flipped bit may leave the same number in other letters.
+    let crc = words.next() == Some(format!("{:08x}", crc32c::crc32c(body)).as_str());
+    let whole = crc && words.next() == Some(body.len().to_string().as_str());
+    match (format.cmp(&FORMAT), whole) {
+        (Ordering::Less, _) => return Decoded::Damaged("unknown format"),
+        (Ordering::Equal, false) => return Decoded::Damaged("checksum or length differs"),
+        // What this version would write itself is no newer format: a bit of its number is flipped.
+        (Ordering::Greater, true) if body_of(body).is_ok_and(|own| encode_body(&own) == body) => {
+            return Decoded::Damaged("the format number is wrong");
+        }
+        (Ordering::Greater, _) => return Decoded::Newer(format),
+        (Ordering::Equal, true) => {}
     }
+    match body_of(body) {
+        Ok(entries) => Decoded::Entries(entries),
+        Err(why) => Decoded::Damaged(why),
+    }
+}
+
+fn body_of(body: &[u8]) -> Result<Vec<Entry>, &'static str> {
+    let stored = serde_json::from_slice::<Stored>(body).map_err(|_| "the body does not parse")?;
+    let entries = stored.entries.into_iter().map(StoredEntry::into_entry).collect::<Option<_>>();
+    entries.ok_or("an entry has a malformed id or name")
 }
 
 /// The form on disk: positions and hashes as text, since JSON readers lose bits of large numbers.
@@ -183,6 +239,8 @@ struct StoredEntry {
     source_epoch: u32,
     records_acked: u64,
     gap_bytes: u64,
+    #[serde(default)]
+    skipped_bytes: u64,
 }
 
 /// A path as text where it is text, else as bytes.
@@ -219,6 +277,7 @@ impl From<&Entry> for StoredEntry {
             source_epoch: entry.source_epoch,
             records_acked: entry.records_acked,
             gap_bytes: entry.gap_bytes,
+            skipped_bytes: entry.skipped_bytes,
         }
     }
 }
@@ -253,6 +312,7 @@ impl StoredEntry {
             source_epoch: self.source_epoch,
             records_acked: self.records_acked,
             gap_bytes: self.gap_bytes,
+            skipped_bytes: self.skipped_bytes,
         })
     }
 }
@@ -269,71 +329,4 @@ fn hex(value: u64) -> String {
 
 fn unhex(text: &str) -> Option<u64> {
     u64::from_str_radix(text, 16).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn entry(mark: u128) -> Entry {
-        Entry {
-            generation: Generation([7; 16]),
-            source: SourceName::new("s").unwrap(),
-            stream: StreamName::new("t").unwrap(),
-            lineage: Some(LineageId(u64::MAX)),
-            descriptor: FileDescriptor {
-                path: b"/var/log/\xff.log".to_vec(),
-                file_system: u64::MAX,
-                inode: 3,
-                birth_ns: Some(1),
-                head_len: 4096,
-                head_hash: u64::MAX - 1,
-            },
-            start: 0,
-            mark,
-            tail_hash: 9,
-            seen: mark + 1,
-            lost: false,
-            source_epoch: 1,
-            records_acked: 2,
-            gap_bytes: 0,
-        }
-    }
-
-    #[test]
-    fn what_is_saved_is_loaded() {
-        let folder = tempfile::tempdir().unwrap();
-        assert_eq!(load(folder.path()).unwrap(), Loaded::Nothing);
-        save(folder.path(), &[entry(1 << 100)]).unwrap();
-        assert_eq!(load(folder.path()).unwrap(), Loaded::Entries(vec![entry(1 << 100)]));
-    }
-
-    #[test]
-    fn a_checkpoint_torn_at_any_byte_falls_back_to_the_one_before() {
-        let folder = tempfile::tempdir().unwrap();
-        save(folder.path(), &[entry(1)]).unwrap();
-        save(folder.path(), &[entry(2)]).unwrap();
-        let path = folder.path().join(NAME);
-        let whole = fs::read(&path).unwrap();
-        for len in 0..whole.len() {
-            fs::write(&path, &whole[..len]).unwrap();
-            assert_eq!(load(folder.path()).unwrap(), Loaded::Entries(vec![entry(1)]), "cut {len}");
-            let mut zeroed = whole.clone();
-            zeroed[len..].fill(0);
-            fs::write(&path, &zeroed).unwrap();
-            assert_eq!(load(folder.path()).unwrap(), Loaded::Entries(vec![entry(1)]), "NUL {len}");
-        }
-        fs::write(folder.path().join(PREVIOUS), "").unwrap();
-        assert_eq!(load(folder.path()).unwrap(), Loaded::Damaged);
-    }
-
-    #[test]
-    fn a_newer_format_is_refused_and_left_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(NAME);
-        fs::write(&path, format!("{WORD} 2 0 0\n")).unwrap();
-        let error = load(folder.path()).unwrap_err();
-        assert!(matches!(error, CheckpointError::Newer { found: 2, .. }), "{error}");
-        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{WORD} 2 0 0\n"));
-    }
 }

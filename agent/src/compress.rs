@@ -25,6 +25,8 @@ pub enum Job {
         max_part: usize,
     },
     Message(Message),
+    /// From here on blocks are compressed with this.
+    Codec(Codec, i32),
     Block(RawBlock),
 }
 
@@ -102,6 +104,10 @@ impl Worker {
             match job {
                 Job::Connection { wire, max_part } => self.connection = Some((wire, max_part)),
                 Job::Message(message) => self.send(encode(&message)),
+                Job::Codec(codec, level) => match Compressor::new(codec, level) {
+                    Ok(compressor) => self.compressor = compressor,
+                    Err(error) => tracing::warn!(%error, "keeping the codec that is in use"),
+                },
                 Job::Block(block) => self.block(block),
             }
         }

@@ -4,14 +4,19 @@
 //! out of bounds, a glob that does not compile or a name used twice is an error that names the file, the key and what to
 //! do. Not here: reading certificates ([`crate::tls`]), walking globs ([`crate::source`]).
 
+mod lines;
+
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use garam_proto::{Codec, SourceName, StreamName};
 use serde::Deserialize;
 
+use crate::lines::{Container, Encoding};
 use crate::source::file::FileSet;
+pub use lines::{MaskTable, MultilineTable};
 
 /// Where the configuration lies unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/garam-agent/agent.toml";
@@ -59,6 +64,14 @@ pub struct Ship {
     /// How often folders are searched for new and renamed files, 100 ms to 10 min. Default 1 s.
     #[serde(with = "humantime_serde")]
     pub discover: Duration,
+    /// Raw bytes read per second over all files, 64 KiB to 100 GiB. Default: no limit.
+    pub rate: Option<ByteSize>,
+    /// How many bytes deleted files that are not read to their end may keep on the disk; beyond it the oldest is given up
+    /// and its unread rest becomes a gap. 1 MiB and more. Default 1 GiB.
+    pub hold_unlinked: ByteSize,
+    /// How many files are held open at once; idle ones beyond it are closed and watched by name. 16 to 1 000 000, and
+    /// never more than the system's limit less 64. Default 1000.
+    pub max_open: usize,
 }
 
 impl Default for Ship {
@@ -71,6 +84,9 @@ impl Default for Ship {
             window: ByteSize::mib(8),
             poll: Duration::from_millis(100),
             discover: Duration::from_secs(1),
+            rate: None,
+            hold_unlinked: ByteSize::gib(1),
+            max_open: 1000,
         }
     }
 }
@@ -95,6 +111,28 @@ pub struct FileTable {
     /// The longest line that travels whole, 1 KiB to 64 MiB; a longer one is cut into pieces. Default 1 MiB.
     #[serde(default = "default_max_record")]
     pub max_record: ByteSize,
+    /// Files that were not written for so long are not begun; files the agent knows already are not affected. At least 1 s.
+    /// Default: none is too old.
+    #[serde(default, with = "humantime_serde")]
+    pub ignore_older: Option<Duration>,
+    /// A last line without its end is shipped, marked as a piece, when the file was quiet for so long. At least 100 ms.
+    /// Default: it is held until its end is written.
+    #[serde(default, with = "humantime_serde")]
+    pub flush_partial: Option<Duration>,
+    /// What a container runtime wrapped around each line, `cri` or `docker`; it is taken off, and parts of one line are
+    /// joined. Default none.
+    pub container: Option<Container>,
+    /// Which lines form one record. Default: each its own.
+    pub multiline: Option<MultilineTable>,
+    /// Patterns that are replaced before anything leaves the host. Default none.
+    #[serde(default)]
+    pub mask: Vec<MaskTable>,
+    /// `utf-8` (bytes pass unchanged), `utf-16le`, `utf-16be` or `iso-8859-1`. Default `utf-8`.
+    #[serde(default)]
+    pub encoding: Encoding,
+    /// Leave out NUL bytes at the beginning of a line: holes of a crash or a truncation. Default false.
+    #[serde(default)]
+    pub skip_nul: bool,
 }
 
 /// Where reading of a file begins that was there before the agent.
@@ -140,6 +178,9 @@ pub struct ShipPlan {
     pub window: u64,
     pub poll: Duration,
     pub discover: Duration,
+    pub rate: Option<u64>,
+    pub hold_unlinked: u64,
+    pub max_open: usize,
 }
 
 /// Why a configuration cannot be used. Exit code 78.
@@ -216,6 +257,12 @@ impl Ship {
             Duration::from_millis(100),
             Duration::from_secs(600),
         )?;
+        if let Some(rate) = self.rate {
+            at.size("ship.rate", rate, ByteSize::kib(64), ByteSize::gib(100))?;
+        }
+        let most = ByteSize::b(u64::MAX);
+        at.size("ship.hold_unlinked", self.hold_unlinked, ByteSize::mib(1), most)?;
+        at.within("ship.max_open", self.max_open, 16, 1_000_000)?;
         Ok(ShipPlan {
             codec,
             level: self.level,
@@ -224,13 +271,17 @@ impl Ship {
             window: self.window.as_u64(),
             poll: self.poll,
             discover: self.discover,
+            rate: self.rate.map(|rate| rate.as_u64()),
+            hold_unlinked: self.hold_unlinked.as_u64(),
+            max_open: self.max_open,
         })
     }
 }
 
 impl FileTable {
     fn check(self, at: &Keys<'_>) -> Result<FileSet, ConfigError> {
-        let key = |field: &str| format!("file.{}.{field}", self.name);
+        let table = self.name.clone();
+        let key = |field: &str| format!("file.{table}.{field}");
         let name = SourceName::new(self.name.as_str())
             .map_err(|e| at.bad(&key("name"), &e.to_string(), "rename it"))?;
         let stream = StreamName::new(self.stream.as_str())
@@ -240,10 +291,29 @@ impl FileTable {
             return Err(at.bad(&key("include"), "is empty", "name at least one glob"));
         }
         let max_record = usize::try_from(self.max_record.as_u64()).unwrap_or(usize::MAX);
-        FileSet::new(name.clone(), stream, &self.include, &self.exclude, self.start_at, max_record)
-            .map_err(|e| {
-                at.bad(&key(e.field), &format!("{:?} {}", e.glob, e.why), "correct the glob")
-            })
+        let year = Duration::from_secs(100 * 365 * 24 * 3600);
+        if let Some(age) = self.ignore_older {
+            at.duration(&key("ignore_older"), age, Duration::from_secs(1), year)?;
+        }
+        if let Some(quiet) = self.flush_partial {
+            at.duration(&key("flush_partial"), quiet, Duration::from_millis(100), year)?;
+        }
+        let mut set =
+            FileSet::new(name, stream, &self.include, &self.exclude, self.start_at, max_record)
+                .map_err(|e| {
+                    at.bad(&key(e.field), &format!("{:?} {}", e.glob, e.why), "correct the glob")
+                })?;
+        let rules =
+            lines::rules(self.container, self.multiline, &self.mask, self.encoding, self.skip_nul);
+        set.rules = rules.map_err(|w| at.bad(&key(w.key), &w.problem, w.action))?.map(Arc::new);
+        if set.rules.is_some() && self.flush_partial.is_some() {
+            let problem =
+                "does not go together with container, multiline, mask, encoding, skip_nul";
+            return Err(at.bad(&key("flush_partial"), problem, "leave it out"));
+        }
+        set.ignore_older = self.ignore_older;
+        set.flush_partial = self.flush_partial;
+        Ok(set)
     }
 }
 

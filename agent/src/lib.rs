@@ -20,6 +20,7 @@ pub mod compress;
 pub mod config;
 pub mod engine;
 pub mod error;
+pub mod lines;
 pub mod run;
 pub mod ship;
 pub mod source;

@@ -8,19 +8,21 @@
 //!
 //! Promise: one agent per state folder; SIGTERM or SIGINT stops reading, waits up to 10 s for acknowledgements, writes the
 //! checkpoint, says goodbye and ends with 0; a second signal ends at once with 130. A thread that ends by itself ends the
-//! agent, so that the service manager starts it anew. Configuration is read once: SIGHUP is not handled.
+//! agent, so that the service manager starts it anew. SIGHUP reads the configuration again: a valid one is taken over without
+//! losing a position, an invalid one is refused and the old one kept. `state_dir` and `identity_dir` need a restart.
 
-use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use garam_disk::{Fs, RealFs};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::checkpoint::{self, CheckpointError, Loaded};
+use crate::checkpoint::{Loaded, Store};
 use crate::compress::{Pool, Worker};
-use crate::config::Plan;
-use crate::engine::{Engine, Event, Settings, Snapshot, drive};
+use crate::config::{Config, CoreAddress, Plan};
+use crate::engine::{Engine, Event, Reload, Settings, Snapshot, drive};
 use crate::error::AgentError;
 use crate::ship::Shipper;
 use crate::source::file::{Files, HOLD};
@@ -29,32 +31,41 @@ use crate::{status, tls};
 const EVENTS: usize = 256;
 /// Raw blocks that wait for the compressor.
 const JOBS: usize = 4;
+/// Descriptors for everything that is not a tailed file: folders under search, sockets, the checkpoint.
+const RESERVED: usize = 64;
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// Runs an agent until it is told to stop.
-pub fn run(plan: Plan) -> Result<(), AgentError> {
+pub fn run(path: &Path, plan: Plan) -> Result<(), AgentError> {
     let folder = plan.state_dir.clone();
-    std::fs::create_dir_all(&folder).map_err(|source| AgentError::Io {
+    let fs = Arc::new(RealFs);
+    fs.create_dir(&folder).map_err(|source| AgentError::Io {
         action: "create state folder",
         path: folder.clone(),
         source,
     })?;
-    let lock = lock(&folder)?;
+    let lock = lock(&*fs, &folder)?;
     tls::client_config(&plan.identity_dir)?;
-    let loaded = checkpoint::load(&folder)?;
-    raise_descriptor_limit();
+    let (store, loaded) = Store::open(fs, &folder)?;
+    let descriptors = raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|source| AgentError::Thread { what: "reactor", source })?;
-    let outcome = runtime.block_on(agent(plan, loaded));
+    let outcome = runtime.block_on(agent(path, plan, descriptors, store, loaded));
     // Threads may still sit in a disk or a queue: the process ends without them.
     runtime.shutdown_background();
     drop(lock);
     outcome
 }
 
-async fn agent(plan: Plan, loaded: Loaded) -> Result<(), AgentError> {
+async fn agent(
+    path: &Path,
+    plan: Plan,
+    descriptors: usize,
+    store: Store,
+    loaded: Loaded,
+) -> Result<(), AgentError> {
     let (terminate, interrupt) =
         (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
     let hangup = signals(SignalKind::hangup())?;
@@ -69,17 +80,9 @@ async fn agent(plan: Plan, loaded: Loaded) -> Result<(), AgentError> {
     let (snapshots, to_write) = mpsc::channel(1);
     let worker = Worker::new(plan.ship.codec, plan.ship.level, pool.clone(), events.clone())
         .map_err(|source| AgentError::Thread { what: "compress", source })?;
-    let source = Files::new(plan.files.clone(), first_start, HOLD);
-    let settings = Settings {
-        block_size: plan.ship.block_size,
-        linger: plan.ship.linger,
-        window: plan.ship.window,
-        poll: plan.ship.poll,
-        discover: plan.ship.discover,
-        drain: DRAIN,
-        quiet: HOLD,
-        host: host_name(),
-    };
+    let open = plan.ship.max_open.min(descriptors.saturating_sub(RESERVED).max(1));
+    let source = Files::new(plan.files.clone(), first_start, HOLD, open);
+    let settings = settings(&plan);
     let host = settings.host.clone();
     // Kept open here, so that the engine is the first thread to end when it is told to stop.
     let (_jobs, _snapshots) = (jobs.clone(), snapshots.clone());
@@ -88,13 +91,13 @@ async fn agent(plan: Plan, loaded: Loaded) -> Result<(), AgentError> {
     let reactor = tokio::runtime::Handle::current();
     let engine = thread("engine", move || reactor.block_on(drive(engine, incoming, jobs)))?;
     let compress = thread("compress", move || worker.run(work))?;
-    let folder = plan.state_dir.clone();
     let saved = events.clone();
-    let state = thread("state", move || save_all(&folder, to_write, &saved))?;
+    let state = thread("state", move || save_all(store, to_write, &saved))?;
 
     let (stop, stopped) = watch::channel(false);
+    let (new_cores, cores) = watch::channel(plan.cores.clone());
     let shipper = Shipper {
-        cores: plan.cores.clone(),
+        cores,
         identity_dir: plan.identity_dir.clone(),
         host,
         pool,
@@ -110,7 +113,8 @@ async fn agent(plan: Plan, loaded: Loaded) -> Result<(), AgentError> {
         ),
     }
     drop(tokio::spawn(tell_systemd(events.clone())));
-    drop(tokio::spawn(listen(terminate, interrupt, hangup, events)));
+    let reloading = Reloading { path: path.into(), plan: plan.clone(), cores: new_cores };
+    drop(tokio::spawn(listen(terminate, interrupt, hangup, reloading, events)));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"), state_dir = %plan.state_dir.display(), first_start,
         "agent started"
@@ -148,25 +152,77 @@ fn thread(
     Ok(ended)
 }
 
-fn save_all(folder: &Path, mut snapshots: mpsc::Receiver<Snapshot>, events: &mpsc::Sender<Event>) {
+fn save_all(
+    mut store: Store,
+    mut snapshots: mpsc::Receiver<Snapshot>,
+    events: &mpsc::Sender<Event>,
+) {
     while let Some(entries) = snapshots.blocking_recv() {
-        let result: Result<(), CheckpointError> = checkpoint::save(folder, &entries);
-        if events.blocking_send(result.into()).is_err() {
+        if events.blocking_send(store.save(&entries).into()).is_err() {
             return;
         }
     }
 }
 
 /// Locks the state folder for this process; the kernel lets go of it when the process ends, however it ends.
-fn lock(folder: &Path) -> Result<File, AgentError> {
+fn lock(fs: &dyn Fs, folder: &Path) -> Result<Box<dyn Send + Sync>, AgentError> {
     let path = folder.join("lock");
-    let failed = |source| AgentError::Io { action: "lock", path: path.clone(), source };
-    let file =
-        File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(AgentError::Locked { path: folder.into() }),
-        Err(error) => Err(failed(error.into())),
+    match fs.lock(&path) {
+        Ok(Some(lock)) => Ok(lock),
+        Ok(None) => Err(AgentError::Locked { path: folder.into() }),
+        Err(source) => Err(AgentError::Io { action: "lock", path, source }),
+    }
+}
+
+/// What SIGHUP reads again.
+struct Reloading {
+    path: PathBuf,
+    plan: Plan,
+    cores: watch::Sender<Vec<CoreAddress>>,
+}
+
+impl Reloading {
+    /// The new configuration, if it can be used.
+    fn read(&mut self) -> Option<Reload> {
+        let plan = match Config::load(&self.path) {
+            Ok(plan) => plan,
+            Err(error) => {
+                tracing::error!(
+                    %error,
+                    action = "correct it, check it with `garam-agent check`, then send SIGHUP again",
+                    "the new configuration cannot be used: the old one stays in force"
+                );
+                return None;
+            }
+        };
+        let kept = (&self.plan.state_dir, &self.plan.identity_dir, self.plan.ship.max_open);
+        if kept != (&plan.state_dir, &plan.identity_dir, plan.ship.max_open) {
+            tracing::warn!(
+                "state_dir, identity_dir and ship.max_open count from the next start on, the rest now"
+            );
+        }
+        self.cores.send_replace(plan.cores.clone());
+        Some(Reload {
+            settings: settings(&plan),
+            files: plan.files,
+            codec: plan.ship.codec,
+            level: plan.ship.level,
+        })
+    }
+}
+
+fn settings(plan: &Plan) -> Settings {
+    Settings {
+        block_size: plan.ship.block_size,
+        linger: plan.ship.linger,
+        window: plan.ship.window,
+        poll: plan.ship.poll,
+        discover: plan.ship.discover,
+        drain: DRAIN,
+        quiet: HOLD,
+        rate: plan.ship.rate,
+        hold_unlinked: plan.ship.hold_unlinked,
+        host: host_name(),
     }
 }
 
@@ -174,6 +230,7 @@ async fn listen(
     mut terminate: Signal,
     mut interrupt: Signal,
     mut hangup: Signal,
+    mut reloading: Reloading,
     events: mpsc::Sender<Event>,
 ) {
     let mut first = true;
@@ -182,9 +239,11 @@ async fn listen(
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
             _ = hangup.recv() => {
-                tracing::warn!(
-                    "the configuration is not read again while running: check it with `garam-agent check`, then restart"
-                );
+                if let Some(reload) = reloading.read()
+                    && events.send(Event::Reload(Box::new(reload))).await.is_err()
+                {
+                    return;
+                }
                 continue;
             }
         }
@@ -237,12 +296,14 @@ fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// Every tailed file is an open descriptor: takes as many as the system lets this process have.
-fn raise_descriptor_limit() {
+/// A tailed file takes a descriptor while it is busy: takes as many as the system lets this process have.
+fn raise_descriptor_limit() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, ?limit, "cannot raise the limit of open files");
     }
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(limit).unwrap_or(usize::MAX)
 }

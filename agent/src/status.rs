@@ -2,7 +2,7 @@
 //!
 //! In: a [`Status`] from the engine. Out: one JSON line per connection to `{state_dir}/status.sock`, or a table with
 //! control characters escaped. Promise: the keys are stable; numbers are exact integers. Totals count from the start of
-//! the process; per file `read + gap + unread = size`, where `size` counts from `start`.
+//! the process; per file `read + skipped + gap + unread = size`, where `size` counts from `start`.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -60,6 +60,14 @@ pub struct FileStatus {
     pub acked: u64,
     pub gap: u64,
     pub unread: u64,
+    /// Bytes that were read and are deliberately not delivered.
+    #[serde(default)]
+    pub skipped: u64,
+    /// Bytes seen and not acknowledged yet, and for how long there have been such.
+    #[serde(default)]
+    pub lag_bytes: u64,
+    #[serde(default)]
+    pub lag_s: u64,
     pub records_acked: u64,
 }
 
@@ -146,17 +154,18 @@ pub fn table(status: &Status, out: &mut dyn Write) -> std::io::Result<()> {
     )?;
     writeln!(
         out,
-        "{:<10} {:>14} {:>14} {:>10} {:>10} {:<12} {:<12} FILE",
-        "STATE", "SIZE", "ACKED", "UNREAD", "GAP", "SOURCE", "STREAM"
+        "{:<10} {:>14} {:>14} {:>10} {:>6} {:>10} {:<12} {:<12} FILE",
+        "STATE", "SIZE", "ACKED", "UNREAD", "LAG s", "GAP", "SOURCE", "STREAM"
     )?;
     for file in &status.files {
         writeln!(
             out,
-            "{:<10} {:>14} {:>14} {:>10} {:>10} {:<12} {:<12} {}",
+            "{:<10} {:>14} {:>14} {:>10} {:>6} {:>10} {:<12} {:<12} {}",
             file.state,
             file.size,
             file.acked,
             file.unread,
+            file.lag_s,
             file.gap,
             escape(&file.source),
             escape(&file.stream),

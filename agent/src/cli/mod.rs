@@ -107,7 +107,7 @@ fn execute(command: Command) -> anyhow::Result<()> {
         Command::Run { config } => {
             drop(out);
             let plan = load(&config.config)?;
-            run::run(plan)?;
+            run::run(&config.config, plan)?;
         }
         Command::Check { config } => {
             check::check(&config.config, &load(&config.config)?, &mut out)?

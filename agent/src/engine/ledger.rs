@@ -14,6 +14,8 @@ use crate::checkpoint::Entry;
 use crate::status::{FileStatus, Status, Totals};
 
 const EVERY: Duration = Duration::from_secs(1);
+/// So many entries are written in a second at most.
+const FILES_PER_SECOND: usize = 2000;
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// Where the checkpoint stands.
@@ -67,7 +69,9 @@ impl Engine {
             self.saved.dirty = false;
             self.saved.in_progress = true;
         }
-        self.saved.next = now + EVERY;
+        // Of very many files not each second all: the core's marks are ahead of the checkpoint anyway.
+        let many = u32::try_from(self.origins.len() / FILES_PER_SECOND).unwrap_or(u32::MAX);
+        self.saved.next = now + EVERY * (1 + many.min(9));
     }
 
     pub(super) fn saved_checkpoint(&mut self, result: Result<(), String>, now: Instant) {
@@ -96,7 +100,7 @@ impl Engine {
     }
 
     pub(super) fn status(&self, now: Instant) -> Status {
-        let mut files: Vec<FileStatus> = self.origins.values().map(|o| self.file(o)).collect();
+        let mut files: Vec<FileStatus> = self.origins.values().map(|o| self.file(o, now)).collect();
         files.sort_by(|a, b| (&a.path, &a.generation).cmp(&(&b.path, &b.generation)));
         let unread_bytes = files.iter().map(|file| file.unread).sum();
         Status {
@@ -112,7 +116,7 @@ impl Engine {
         }
     }
 
-    fn file(&self, origin: &Origin) -> FileStatus {
+    fn file(&self, origin: &Origin, now: Instant) -> FileStatus {
         let path = origin
             .handle
             .map(|handle| self.source.label(handle))
@@ -121,6 +125,8 @@ impl Engine {
         let pending_gap: u64 = origin.sent.iter().map(|sent| sent.gap).sum();
         let bytes = |length: u128| u64::try_from(length).unwrap_or(u64::MAX);
         let gap = origin.gap_bytes + pending_gap;
+        let skipped =
+            origin.skipped_bytes + origin.sent.iter().map(|sent| sent.skipped).sum::<u64>();
         FileStatus {
             path,
             source: origin.source.to_string(),
@@ -129,11 +135,15 @@ impl Engine {
             state: self.state(origin).into(),
             start: bytes(origin.start),
             size: bytes(end.saturating_sub(origin.start)),
-            read: bytes(origin.cut.position.saturating_sub(origin.start)).saturating_sub(gap),
+            read: bytes(origin.cut.position.saturating_sub(origin.start))
+                .saturating_sub(gap + skipped),
             acked: bytes(origin.acked.position.saturating_sub(origin.start))
                 .saturating_sub(origin.gap_bytes),
             gap,
             unread: bytes(end - origin.cut.position),
+            skipped,
+            lag_bytes: bytes(end.saturating_sub(origin.acked.position)),
+            lag_s: origin.behind_since.map_or(0, |since| now.duration_since(since).as_secs()),
             records_acked: origin.records_acked,
         }
     }
@@ -161,7 +171,7 @@ impl Engine {
 }
 
 /// What is remembered of an origin: nothing while neither core nor configuration decided anything about it.
-fn entry(origin: &Origin) -> Option<Entry> {
+pub(super) fn entry(origin: &Origin) -> Option<Entry> {
     if origin.generation == Generation::NIL && origin.start == 0 {
         return None;
     }
@@ -180,6 +190,7 @@ fn entry(origin: &Origin) -> Option<Entry> {
         source_epoch: origin.source_epoch,
         records_acked: origin.records_acked,
         gap_bytes: origin.gap_bytes,
+        skipped_bytes: origin.skipped_bytes,
     })
 }
 

@@ -14,7 +14,7 @@ use garam_proto::{Descriptor, Generation, LineageId};
 use super::Engine;
 use super::origin::{First, Frontier, Id, Lost, Origin, Stage};
 use crate::checkpoint::Entry;
-use crate::source::{Fit, Known, Met};
+use crate::source::{Fit, Handle, Known, Met};
 
 /// How long an origin of the checkpoint may be absent before its unread rest counts as lost.
 const MISSING: Duration = Duration::from_secs(300);
@@ -30,6 +30,27 @@ impl Engine {
             self.meet(met, now);
         }
         self.search_missing(now);
+        for handle in self.source.changed() {
+            if let Some(id) = self.by_handle(handle) {
+                self.wake_idle(id, now);
+            }
+        }
+        self.give_up_deleted(now);
+    }
+
+    fn by_handle(&self, handle: Handle) -> Option<Id> {
+        self.handles.get(&handle).copied()
+    }
+
+    /// A search saw an idle file changed: it is looked at now rather than in its turn.
+    fn wake_idle(&mut self, id: Id, now: Instant) {
+        let idle = self
+            .origins
+            .get(&id)
+            .is_some_and(|origin| origin.sent.is_empty() && origin.seen_end <= origin.cut.position);
+        if idle && !self.waiting.contains(&id) {
+            self.schedule.set(id, now);
+        }
     }
 
     /// Continues an origin of the checkpoint, when this is it. True when the origin is taken care of.
@@ -88,6 +109,7 @@ impl Engine {
             origin.start = entry.start;
             origin.records_acked = entry.records_acked;
             origin.gap_bytes = entry.gap_bytes;
+            origin.skipped_bytes = entry.skipped_bytes;
         } else {
             origin.generation = mint();
             origin.reason = ClaimReason::StreamChanged;
@@ -112,6 +134,7 @@ impl Engine {
             lineage_key: entry.descriptor.path.clone(),
             age: i128::from(entry.descriptor.birth_ns.unwrap_or(0)),
             max_record: 0,
+            flush_partial: None,
             from: frontier,
         };
         let mut origin = Origin {
@@ -125,12 +148,13 @@ impl Engine {
             lost: Some(Lost { end, reason }),
             records_acked: entry.records_acked,
             gap_bytes: entry.gap_bytes,
+            skipped_bytes: entry.skipped_bytes,
             ..Origin::new(id, first, now)
         };
         if let Some(connection) = &self.connection {
             origin.name_lineage(connection.agent);
         }
-        self.origins.insert(id, origin);
+        self.admit(id, origin);
         self.visit(id, now);
     }
 
@@ -186,15 +210,23 @@ impl Engine {
             lineage_key: met.lineage_key,
             age: met.age,
             max_record: met.max_record,
+            flush_partial: met.flush_partial,
             from: Frontier { position: met.start, tail_hash },
         };
         let mut origin = Origin::new(id, first, now);
         if let Some(connection) = &self.connection {
             origin.name_lineage(connection.agent);
         }
-        self.origins.insert(id, origin);
+        self.admit(id, origin);
         self.visit(id, now);
         id
+    }
+
+    fn admit(&mut self, id: Id, origin: Origin) {
+        if let Some(handle) = origin.handle {
+            self.handles.insert(handle, id);
+        }
+        self.origins.insert(id, origin);
     }
 
     /// A new generation of a file whose content was replaced, or of which the core holds something else.
@@ -212,6 +244,7 @@ impl Engine {
             Ok(descriptor) => descriptor,
             Err(error) => {
                 tracing::warn!(path = before.descriptor.label(), %error, "cannot read file");
+                self.handles.remove(&handle);
                 self.source.close(handle);
                 return None;
             }
@@ -224,6 +257,7 @@ impl Engine {
             lineage_key: before.lineage_key.clone(),
             age: before.age.0,
             max_record: before.max_record,
+            flush_partial: before.flush_partial,
             from,
         };
         let origin = Origin {
@@ -236,7 +270,7 @@ impl Engine {
             left: before.left,
             ..Origin::new(id, first, now)
         };
-        self.origins.insert(id, origin);
+        self.admit(id, origin);
         self.order(&[id]);
         self.visit(id, now);
         self.saved.mark_dirty();

@@ -12,32 +12,40 @@
 //! hash agrees; what can no longer be read becomes a gap; an older origin of a lineage is acknowledged to its end before a
 //! younger one is read. It never waits: whatever is full or slow is visited again.
 //! Here: events and the schedule. In `origin` the state of one origin, in `meet` and `ask` how origins are found again, in `claim`
-//! what the core's marks mean, in `read` blocks and acknowledgements, in `ledger` checkpoint and status.
+//! what the core's marks mean, in `read` blocks and acknowledgements, in `ledger` checkpoint and status, in `reload` a new
+//! configuration.
 
 mod ask;
 mod claim;
 mod ledger;
 mod meet;
 mod origin;
+mod rate;
 mod read;
+mod reload;
 mod schedule;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use garam_proto::{AgentId, ClusterId, Message, SessionId, message};
+use garam_proto::{AgentId, ClusterId, Codec, Message, SessionId, message};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::checkpoint::Entry;
 use crate::compress::{Job, Outgoing, Pool};
 use crate::ship::window::Windows;
-use crate::source::Source;
+use crate::source::{Handle, Source};
 use crate::status::{Status, Totals};
 use origin::{Id, Origin, Stage};
+use rate::Rate;
+pub use reload::Reload;
 use schedule::Schedule;
 
 /// How often a stopping engine looks whether it is done.
 const DRAIN_PULSE: Duration = Duration::from_millis(50);
+/// Between two searches pass at least this many times what one took, up to the longest pause.
+const SEARCH_SHARE: u32 = 50;
+const LONGEST_SEARCH_PAUSE: Duration = Duration::from_secs(10);
 /// How much longer than its deadline a stop waits for the checkpoint.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -58,6 +66,8 @@ pub enum Event {
     /// The checkpoint was written, or why not.
     Saved(Result<(), String>),
     Status(oneshot::Sender<Status>),
+    /// The configuration was read again.
+    Reload(Box<Reload>),
     /// Read no more; end when everything sent is acknowledged.
     Stop,
 }
@@ -87,6 +97,10 @@ pub struct Settings {
     pub drain: Duration,
     /// How long a file that left its place must be quiet before it is let go; unlinked ones five times as long.
     pub quiet: Duration,
+    /// Raw bytes read per second, over all files.
+    pub rate: Option<u64>,
+    /// How many bytes unread deleted files may keep on the disk.
+    pub hold_unlinked: u64,
     pub host: String,
 }
 
@@ -137,6 +151,7 @@ pub struct Engine {
     next_slot: u32,
     next_open: u64,
     slots: HashMap<u32, Id>,
+    handles: HashMap<Handle, Id>,
     schedule: Schedule,
     waiting: HashSet<Id>,
     asks: BTreeSet<Id>,
@@ -152,6 +167,9 @@ pub struct Engine {
     started: Instant,
     totals: Totals,
     read_before: u64,
+    rate: Rate,
+    /// A codec the compressor does not know of yet.
+    codec: Option<(Codec, i32)>,
 }
 
 impl Engine {
@@ -163,6 +181,7 @@ impl Engine {
         snapshots: mpsc::Sender<Snapshot>,
         now: Instant,
     ) -> Self {
+        let rate = Rate::new(settings.rate, now);
         let missing = entries.into_iter().map(|entry| (entry, now)).collect();
         Self {
             settings,
@@ -174,6 +193,7 @@ impl Engine {
             next_slot: 0,
             next_open: 0,
             slots: HashMap::new(),
+            handles: HashMap::new(),
             schedule: Schedule::default(),
             waiting: HashSet::new(),
             asks: BTreeSet::new(),
@@ -188,6 +208,8 @@ impl Engine {
             started: now,
             totals: Totals::default(),
             read_before: 0,
+            rate,
+            codec: None,
         }
     }
 
@@ -205,6 +227,7 @@ impl Engine {
                 // Whoever asked may have gone.
                 drop(reply.send(self.status(now)));
             }
+            Event::Reload(reload) => self.reload(*reload, now),
             Event::Stop => {
                 self.stopping.get_or_insert(now + self.settings.drain);
                 self.saved.force();
@@ -217,8 +240,12 @@ impl Engine {
         if now >= self.search_at && self.stopping.is_none() {
             self.search(now);
             self.rest();
-            self.search_at = now + self.settings.discover;
+            let took = now.elapsed();
+            // A search over very many files must not be all the agent does.
+            self.search_at =
+                now + self.settings.discover.max((took * SEARCH_SHARE).min(LONGEST_SEARCH_PAUSE));
         }
+        self.announce_codec(outbox);
         let mut blocked = self.announce_connection(outbox);
         for id in self.schedule.due(now) {
             if self.connection.is_some() && !outbox.has_room() {
@@ -367,7 +394,12 @@ impl Engine {
             if let Stage::Open { slot, .. } | Stage::Claiming { slot } = origin.stage {
                 self.slots.remove(&slot);
             }
+            if let Some((_, _, partition)) = origin.slot() {
+                let charge = origin.sent.iter().map(|sent| sent.charge).sum();
+                self.windows.release(&origin.stream, partition, charge);
+            }
             if let Some(handle) = origin.handle {
+                self.handles.remove(&handle);
                 self.source.close(handle);
             }
         }

@@ -7,7 +7,7 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use garam_proto::message::{ClaimReason, GapReason};
 use garam_proto::{AgentId, Descriptor, Generation, LineageId, SourceName, StreamName, hash};
@@ -33,6 +33,8 @@ pub(super) struct Sent {
     pub(super) records: u32,
     /// Its bytes are a gap.
     pub(super) gap: u64,
+    /// So many of its bytes are left out on purpose.
+    pub(super) skipped: u64,
 }
 
 /// Content that cannot be read any more, up to where it was seen.
@@ -76,6 +78,8 @@ pub(super) struct Origin {
     pub(super) reason: ClaimReason,
     pub(super) source_epoch: u32,
     pub(super) max_record: usize,
+    /// A last line without its end is shipped after so long a quiet.
+    pub(super) flush_partial: Option<Duration>,
     pub(super) start: u128,
     pub(super) stage: Stage,
     pub(super) acked: Frontier,
@@ -90,11 +94,14 @@ pub(super) struct Origin {
     pub(super) exhausted_at: Option<Instant>,
     pub(super) last_cut: Option<Instant>,
     pub(super) last_change: Instant,
+    /// Since when not all that was seen is acknowledged.
+    pub(super) behind_since: Option<Instant>,
     pub(super) unlinked: bool,
     pub(super) left: bool,
     pub(super) troubled: bool,
     pub(super) records_acked: u64,
     pub(super) gap_bytes: u64,
+    pub(super) skipped_bytes: u64,
 }
 
 /// What an origin begins with.
@@ -106,6 +113,7 @@ pub(super) struct First {
     pub(super) lineage_key: Vec<u8>,
     pub(super) age: i128,
     pub(super) max_record: usize,
+    pub(super) flush_partial: Option<Duration>,
     pub(super) from: Frontier,
 }
 
@@ -124,6 +132,7 @@ impl Origin {
             reason: ClaimReason::New,
             source_epoch: 0,
             max_record: first.max_record,
+            flush_partial: first.flush_partial,
             start: first.from.position,
             stage: Stage::Asking,
             acked: first.from,
@@ -136,11 +145,13 @@ impl Origin {
             exhausted_at: None,
             last_cut: None,
             last_change: now,
+            behind_since: None,
             unlinked: false,
             left: false,
             troubled: false,
             records_acked: 0,
             gap_bytes: 0,
+            skipped_bytes: 0,
         }
     }
 
@@ -165,6 +176,7 @@ impl Origin {
             settled.charge += sent.charge;
             settled.records += u64::from(sent.records);
             settled.gap += sent.gap;
+            self.skipped_bytes += sent.skipped;
             settled.bytes +=
                 u64::try_from(sent.to.position - self.acked.position).unwrap_or(0) - sent.gap;
             self.acked = sent.to;
@@ -193,6 +205,15 @@ impl Origin {
             && matches!(self.stage, Stage::Asking | Stage::Unclaimed)
             && self.lost.is_none()
             && self.seen_end == 0
+    }
+
+    /// Takes note of whether everything that was seen is acknowledged.
+    pub(super) fn measure_lag(&mut self, now: Instant) {
+        if self.acked.position >= self.seen_end {
+            self.behind_since = None;
+        } else {
+            self.behind_since.get_or_insert(now);
+        }
     }
 
     pub(super) fn slot(&self) -> Option<(u32, u64, u32)> {

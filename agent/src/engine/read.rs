@@ -52,10 +52,15 @@ impl Engine {
                 origin.unlinked = look.unlinked;
                 origin.left = look.left;
                 origin.troubled = false;
+                origin.measure_lag(now);
                 if origin.is_unborn() {
                     origin.exhausted_at = Some(now);
                 }
                 None
+            }
+            // Deleted before anybody was told of it: there is nothing to end.
+            Ok(Seen::Broken(GapReason::Removed)) if origin.generation == Generation::NIL => {
+                Some(Next::Gone)
             }
             Ok(Seen::Broken(reason)) => {
                 self.break_off(id, reason, now);
@@ -89,7 +94,7 @@ impl Engine {
         let unread = end - origin.cut.position;
         tracing::info!(
             file = origin.descriptor.label(), %unread, reason = reason.name(),
-            "file was truncated or rewritten: reading it from its beginning"
+            "the content that was being read is gone"
         );
         origin.lost = Some(Lost { end, reason });
         self.succeed(id, Frontier::default(), ClaimReason::New, now);
@@ -112,7 +117,7 @@ impl Engine {
                 reason = lost.reason.name(),
                 "bytes were lost before they could be read"
             );
-            origin.sent.push_back(Sent { to, charge: 0, records: 0, gap });
+            origin.sent.push_back(Sent { to, charge: 0, records: 0, gap, skipped: 0 });
             origin.cut = to;
             outbox.send(Job::Message(Message::from(Gap {
                 slot,
@@ -163,11 +168,16 @@ impl Engine {
         {
             return Next::At(ripe);
         }
+        if let Some(at) = self.rate.wait(now) {
+            return Next::At(at);
+        }
         let Some(connection) = &self.connection else { return Next::Answer };
+        let flush = over || origin.flush_partial.is_some_and(|after| quiet >= after);
         let limits = CutLimits {
             block_size: self.settings.block_size,
             max_record: origin.max_record.min(connection.max_record),
-            flush: over,
+            flush,
+            over,
         };
         let mut raw = self.pool.take();
         let Frontier { position, tail_hash } = origin.cut;
@@ -182,7 +192,10 @@ impl Engine {
                     }
                     Err(error) => self.trouble(id, &error, now),
                     _ => {
-                        origin.exhausted_at = Some(now);
+                        // A record that may still grow will be shipped after a while: the successor waits for it.
+                        if flush || origin.flush_partial.is_none() {
+                            origin.exhausted_at = Some(now);
+                        }
                         Next::At(now + self.interval(id, now))
                     }
                 };
@@ -191,12 +204,14 @@ impl Engine {
         let charge = raw.len() as u64;
         self.windows.charge(&origin.stream, partition, charge);
         let to = Frontier { position: cut.to, tail_hash: cut.tail_hash };
-        origin.sent.push_back(Sent { to, charge, records: 0, gap: 0 });
+        origin.sent.push_back(Sent { to, charge, records: 0, gap: 0, skipped: cut.skipped });
         origin.cut = to;
         origin.seen_end = origin.seen_end.max(cut.to);
         origin.last_cut = Some(now);
         origin.exhausted_at = None;
-        self.totals.bytes_read += charge;
+        let source_bytes = u64::try_from(cut.to - position).unwrap_or(u64::MAX);
+        self.totals.bytes_read += source_bytes;
+        self.rate.spend(source_bytes, now);
         let header = BlockHeader {
             origin: OriginId { agent: connection.agent, generation: origin.generation },
             session: connection.session,
@@ -282,6 +297,7 @@ impl Engine {
             return;
         }
         let settled = origin.settle(mark);
+        origin.measure_lag(now);
         self.windows.release(&origin.stream, partition, settled.charge);
         self.totals.records_acked += settled.records;
         self.totals.bytes_acked += settled.bytes;
@@ -303,7 +319,11 @@ impl Engine {
         match quiet.as_secs() {
             0..2 => poll.min(self.settings.linger.max(Duration::from_millis(10))),
             2..30 => poll,
-            _ => poll.max((poll * 10).min(Duration::from_secs(1))),
+            _ if origin.left || origin.unlinked => {
+                poll.max((poll * 10).min(Duration::from_secs(1)))
+            }
+            // A search looks at it as well, and more often.
+            _ => poll.max((poll * 100).min(Duration::from_secs(10))),
         }
     }
 }

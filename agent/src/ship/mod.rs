@@ -28,7 +28,8 @@ const WIRE_QUEUE: usize = 4;
 
 /// Everything a connection needs.
 pub struct Shipper {
-    pub cores: Vec<CoreAddress>,
+    /// Tried in order; what changes counts from the next connection on.
+    pub cores: watch::Receiver<Vec<CoreAddress>>,
     pub identity_dir: PathBuf,
     pub host: String,
     pub pool: Pool,
@@ -43,9 +44,11 @@ impl Shipper {
         let mut backoff = Backoff::new(fastrand::Rng::new());
         let mut warned: Option<Instant> = None;
         for attempt in 0usize.. {
-            let Some(core) = self.cores.get(attempt % self.cores.len().max(1)).cloned() else {
-                return;
+            let core = {
+                let cores = self.cores.borrow();
+                cores.get(attempt % cores.len().max(1)).cloned()
             };
+            let Some(core) = core else { return };
             let mut stop = self.stop.clone();
             let outcome = tokio::select! {
                 outcome = self.once(&core) => outcome,

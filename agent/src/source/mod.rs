@@ -12,6 +12,7 @@
 pub mod file;
 
 use std::io;
+use std::time::Duration;
 
 use garam_proto::message::GapReason;
 use garam_proto::{BlockKind, Descriptor, SourceName, StreamName};
@@ -35,6 +36,17 @@ pub struct Met {
     pub start: u128,
     /// The longest record that travels whole, bytes.
     pub max_record: usize,
+    /// A last record without its end is shipped after so long a quiet, marked as unterminated.
+    pub flush_partial: Option<Duration>,
+}
+
+/// Where the configuration sends an origin now.
+#[derive(Debug, Clone)]
+pub struct Place {
+    pub source: SourceName,
+    pub stream: StreamName,
+    pub max_record: usize,
+    pub flush_partial: Option<Duration>,
 }
 
 /// How well an origin fits a registered descriptor and the mark that goes with it.
@@ -95,8 +107,10 @@ pub struct CutLimits {
     pub block_size: usize,
     /// The longest record that travels whole.
     pub max_record: usize,
-    /// Also take a last record without its end: the origin will not grow any more.
+    /// Also take a last record that may still grow.
     pub flush: bool,
+    /// The origin will not grow any more. Else a flush only means that it was quiet for a while.
+    pub over: bool,
 }
 
 /// A block's place and kind; its bytes are in the buffer the caller gave.
@@ -112,6 +126,8 @@ pub struct Cut {
     pub resume: Option<Vec<u8>>,
     /// How many records, where the source counted them anyway; else the compressor does.
     pub records: Option<u32>,
+    /// Source bytes of the range that are deliberately not in it.
+    pub skipped: u64,
 }
 
 /// The result of [`Source::read`].
@@ -159,6 +175,15 @@ pub trait Source: Send {
         limits: &CutLimits,
         buffer: &mut Vec<u8>,
     ) -> io::Result<Read>;
+
+    /// Origins that the last search saw changed.
+    fn changed(&mut self) -> Vec<Handle>;
+
+    /// Takes another configuration; what is open stays open.
+    fn reload(&mut self, files: Vec<file::FileSet>);
+
+    /// Where the configuration sends the origin; `None` when it names it no more.
+    fn place(&self, handle: Handle) -> Option<Place>;
 
     /// Lets the origin go.
     fn close(&mut self, handle: Handle);

@@ -58,13 +58,24 @@ impl Host {
     }
 
     pub(crate) fn start(&mut self) {
+        self.start_as(Command::new(binary()));
+    }
+
+    /// Starts it with at most so many descriptors.
+    pub(crate) fn start_with_descriptors(&mut self, most: u32) {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -n {most}; exec \"$0\" \"$@\"")]).arg(binary());
+        self.start_as(shell);
+    }
+
+    fn start_as(&mut self, mut command: Command) {
         assert!(self.child.is_none());
         let stderr = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(self.folder.path().join("stderr"))
             .unwrap();
-        let child = Command::new(binary())
+        let child = command
             .args(["run", "--config"])
             .arg(self.config())
             .env("GARAM_LOG", "debug")
@@ -100,6 +111,16 @@ impl Host {
         let child = self.child.as_ref().unwrap();
         let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// How many descriptors the running agent holds.
+    pub(crate) fn descriptors(&self) -> usize {
+        let pid = self.child.as_ref().unwrap().id();
+        std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+    }
+
+    pub(crate) fn reload(&self) {
+        self.signal(rustix::process::Signal::HUP);
     }
 
     pub(crate) fn exit_code(&mut self) -> Option<i32> {

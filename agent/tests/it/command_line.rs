@@ -2,7 +2,6 @@
 
 use crate::agent::{self, Host};
 use crate::core::{Core, eventually};
-use crate::oracle::Oracle;
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -77,18 +76,4 @@ fn a_missing_configuration_or_identity_says_what_to_do() {
     let output = agent::run(&["run", "--config", host.config().to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(78));
     assert!(text(&output.stderr).contains("garam agent issue"), "{}", text(&output.stderr));
-}
-
-#[test]
-fn a_hangup_ends_nothing() {
-    let core = Core::start();
-    let mut host = Host::new(&core, "*.log", "");
-    let mut oracle = Oracle::default();
-    oracle.append(&host.log("a.log"), 10);
-    host.start();
-    oracle.settle(&core);
-    host.signal(rustix::process::Signal::HUP);
-    eventually("it is said", || host.stderr().contains("not read again while running"));
-    oracle.append(&host.log("a.log"), 10);
-    oracle.settle(&core);
 }

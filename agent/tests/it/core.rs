@@ -12,8 +12,8 @@ use bytes::{Bytes, BytesMut};
 use garam_proto::block::{CONTINUES, UNTERMINATED};
 use garam_proto::message::*;
 use garam_proto::{
-    AgentId, ClusterId, DecodeLimits, Descriptor, FrameLimits, FrameReader, Generation, LineageId,
-    Message, SessionId, StreamName, decompress, records,
+    AgentId, BlockKind, ClusterId, DecodeLimits, Descriptor, FrameLimits, FrameReader, Generation,
+    LineageId, Message, SessionId, StreamName, decompress, records,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -399,11 +399,12 @@ impl Session {
         if header.from == held.mark {
             let raw = decompress(header.codec, &payload, header.raw_len, &DecodeLimits::default());
             let raw = Bytes::from(raw.unwrap());
+            let lines = header.kind == BlockKind::Lines;
             let continues = held.bytes.last().is_some_and(|&b| b != b'\n');
-            if continues != (header.flags & CONTINUES != 0) && held.start == 0 {
+            if lines && continues != (header.flags & CONTINUES != 0) && held.start == 0 {
                 state.offences.push(format!("CONTINUES is wrong at {}", header.from));
             }
-            if (raw.last() != Some(&b'\n')) != (header.flags & UNTERMINATED != 0) {
+            if lines && (raw.last() != Some(&b'\n')) != (header.flags & UNTERMINATED != 0) {
                 state.offences.push(format!("UNTERMINATED is wrong at {}", header.to));
             }
             match records(&header, &raw) {
@@ -415,10 +416,15 @@ impl Session {
                 })),
                 Err(error) => state.offences.push(error.to_string()),
             }
-            held.bytes.extend_from_slice(&raw);
+            if lines {
+                held.bytes.extend_from_slice(&raw);
+            } else {
+                // Of records only the agent knows the source bytes.
+                held.bytes.resize(held.bytes.len() + (header.to - header.from) as usize, 0);
+            }
             let tail = garam_proto::hash::tail_hash(&held.bytes);
             let known = held.start == 0 || held.bytes.len() >= garam_proto::hash::TAIL_BYTES;
-            if known && tail != header.tail_hash {
+            if lines && known && tail != header.tail_hash {
                 state.offences.push(format!("tail hash is wrong at {}", header.to));
             }
             held.mark = header.to;

@@ -11,7 +11,10 @@ mod pki;
 
 mod command_line;
 mod connection;
+mod lines;
 mod random;
+mod reload;
+mod resources;
 mod rotation;
 mod state;
 mod tailing;

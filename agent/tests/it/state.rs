@@ -189,24 +189,52 @@ fn another_stream_in_the_configuration_continues_from_the_checkpoint() {
     assert!(state.origins.values().any(|held| held.reason == ClaimReason::StreamChanged));
 }
 
+/// What may become of a state file on a bad day.
+fn damage(bytes: &mut Vec<u8>, way: usize) {
+    let half = bytes.len() / 2;
+    match way {
+        0 => bytes.truncate(half),
+        1 => bytes.clear(),
+        2 => bytes[half..].fill(0),
+        3 => bytes.fill(0),
+        _ => bytes[half] ^= 4,
+    }
+}
+
 #[test]
-fn a_torn_checkpoint_costs_nothing() {
+fn a_damaged_checkpoint_costs_nothing_and_nothing_is_read_twice() {
     let core = Core::start();
     let mut host = Host::new(&core, "*.log", "");
     let mut oracle = Oracle::default();
-    oracle.append(&host.log("a.log"), 100);
+    oracle.append(&host.log("a.log"), 1000);
     host.start();
     oracle.settle(&core);
     host.terminate();
-    for name in ["checkpoint", "checkpoint.prev"] {
-        let path = host.state().join(name);
-        let len = fs::metadata(&path).unwrap().len();
-        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(len / 2).unwrap();
+    for way in 0..5 {
+        for names in [&["checkpoint"][..], &["checkpoint", "checkpoint.prev"]] {
+            for name in names {
+                let path = host.state().join(name);
+                let mut bytes = fs::read(&path).unwrap();
+                damage(&mut bytes, way);
+                fs::write(&path, bytes).unwrap();
+            }
+            let mark = core.state().origins.values().map(|held| held.mark).sum::<u128>();
+            oracle.append(&host.log("a.log"), 10);
+            host.start();
+            oracle.settle(&core);
+            let read = fs::metadata(host.log("a.log")).unwrap().len() - mark as u64;
+            eventually("only what is new was read", || {
+                host.status().is_some_and(|status| status.totals.bytes_acked == read)
+            });
+            assert_eq!(host.status().unwrap().totals.bytes_read, read, "{names:?}, way {way}");
+            // Twice, so that both generations are whole again.
+            oracle.append(&host.log("a.log"), 1);
+            oracle.settle(&core);
+            host.terminate();
+            assert!(host.stderr().contains("checkpoint is damaged"));
+        }
     }
-    oracle.append(&host.log("a.log"), 100);
-    host.start();
-    oracle.settle(&core);
-    assert!(host.stderr().contains("checkpoint is damaged"));
+    assert_eq!(core.state().origins.len(), 1, "the file never became a second origin");
 }
 
 #[test]

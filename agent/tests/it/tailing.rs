@@ -43,6 +43,26 @@ fn a_partial_line_is_held_until_its_end_is_written() {
 }
 
 #[test]
+fn a_partial_line_is_shipped_as_a_piece_after_a_quiet_time_if_that_is_wanted() {
+    let core = Core::start();
+    let mut host = Host::new(&core, "*.log", "flush_partial = \"100ms\"");
+    let path = host.log("a.log");
+    std::fs::write(&path, "whole\npart").unwrap();
+    host.start();
+    eventually("the piece arrives", || core.lines("raw") == ["whole", "part"]);
+    std::fs::OpenOptions::new()
+        .append(true)
+        .open(&path)
+        .unwrap()
+        .write_all(b"ing\nlast\n")
+        .unwrap();
+    eventually("its end arrives", || core.lines("raw") == ["whole", "part", "ing", "last"]);
+    let partial: Vec<bool> = core.pieces("raw").iter().map(|piece| piece.partial).collect();
+    assert_eq!(partial, [false, true, true, false]);
+    core.verify();
+}
+
+#[test]
 fn a_long_line_travels_whole_in_parts_and_a_longer_one_is_cut_with_flags() {
     let core = Core::start();
     core.state().max_part = 64 * 1024;

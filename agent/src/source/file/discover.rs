@@ -4,13 +4,17 @@
 //! glob's fixed prefix is walked, and no deeper than the glob can match; symbolic links to folders are not followed inside
 //! the walk, so it ends. Not here: opening anything.
 
+use std::fs::Metadata;
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use garam_proto::{SourceName, StreamName};
 use globset::{Glob, GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
 
 use crate::config::StartAt;
+use crate::lines::Rules;
 
 /// One `[[file]]` table, checked.
 #[derive(Debug, Clone)]
@@ -19,6 +23,11 @@ pub struct FileSet {
     pub stream: StreamName,
     pub start_at: StartAt,
     pub max_record: usize,
+    /// Files not written for so long are not begun.
+    pub ignore_older: Option<Duration>,
+    pub flush_partial: Option<Duration>,
+    /// What is done to lines; `None`: nothing, they travel in blocks nobody looks into.
+    pub rules: Option<Arc<Rules>>,
     include: Vec<Include>,
     exclude: GlobSet,
 }
@@ -61,13 +70,45 @@ impl FileSet {
             glob: exclude.join(" "),
             why: e.to_string(),
         })?;
-        Ok(Self { name, stream, start_at, max_record, include, exclude })
+        Ok(Self {
+            name,
+            stream,
+            start_at,
+            max_record,
+            ignore_older: None,
+            flush_partial: None,
+            rules: None,
+            include,
+            exclude,
+        })
     }
 
     /// Whether the globs name this path.
     pub fn matches(&self, path: &Path) -> bool {
         self.include.iter().any(|include| include.matcher.is_match(path))
             && !self.exclude.is_match(path)
+    }
+
+    /// After how long a quiet the last record is shipped although it may still grow.
+    pub(super) fn flush_after(&self) -> Option<Duration> {
+        match &self.rules {
+            Some(rules) if rules.joins() => Some(rules.timeout),
+            _ => self.flush_partial,
+        }
+    }
+
+    /// A position where a character can begin.
+    pub(super) fn aligned(&self, position: u128) -> u128 {
+        let unit = self.rules.as_ref().map_or(1, |rules| rules.encoding.unit() as u128);
+        position.next_multiple_of(unit)
+    }
+
+    /// Whether a file that nobody knows yet was last written too long ago to be begun. A clock that jumps back makes files
+    /// seem to come from the future: those are young.
+    pub(super) fn is_too_old(&self, file: &Metadata) -> bool {
+        let Some(limit) = self.ignore_older else { return false };
+        let age = file.modified().ok().and_then(|at| SystemTime::now().duration_since(at).ok());
+        age.is_some_and(|age| age > limit)
     }
 
     /// The path a lineage is named after: the file's own, or for `app.log.3` the `app.log` it was rotated from, if that

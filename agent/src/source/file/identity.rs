@@ -16,10 +16,10 @@ use garam_proto::hash::{HEAD_BYTES, head_hash};
 
 use super::Key;
 
-/// The key of the regular file at `path`, links followed; `None` for anything else.
-pub(super) fn key_of(path: &Path) -> io::Result<Option<Key>> {
+/// The regular file at `path`, links followed; `None` for anything else.
+pub(super) fn file_at(path: &Path) -> io::Result<Option<Metadata>> {
     let metadata = std::fs::metadata(path)?;
-    Ok(metadata.is_file().then(|| key(&metadata)))
+    Ok(metadata.is_file().then_some(metadata))
 }
 
 pub(super) fn key(metadata: &Metadata) -> Key {
@@ -70,14 +70,19 @@ pub(super) fn find_sibling(wanted: &FileDescriptor, path: &Path) -> Option<PathB
     if rustix::fs::statvfs(folder).ok()?.f_fsid != wanted.file_system {
         return None;
     }
-    let entries = std::fs::read_dir(folder).ok()?;
+    sibling_by_inode(wanted.inode, wanted.birth_ns, path)
+}
+
+/// The regular file with this inode and birth time in the folder of `path`.
+pub(super) fn sibling_by_inode(inode: u64, birth: Option<i64>, path: &Path) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(path.parent()?).ok()?;
     entries
         .filter_map(Result::ok)
-        .filter(|entry| entry.ino() == wanted.inode)
+        .filter(|entry| entry.ino() == inode)
         .map(|entry| entry.path())
         .find(|path| {
             std::fs::symlink_metadata(path)
-                .is_ok_and(|found| found.is_file() && birth_ns(&found) == wanted.birth_ns)
+                .is_ok_and(|found| found.is_file() && birth_ns(&found) == birth)
         })
 }
 

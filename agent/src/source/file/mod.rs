@@ -1,29 +1,33 @@
-//! Files as a source: sets of globs, one open descriptor per file identity.
+//! Files as a source: sets of globs, one reader per file identity, and descriptors within a budget.
 //!
 //! In: [`FileSet`]s from the configuration. Out: origins (one per device and inode) and their bytes.
 //! Promise: two globs, a hard link or a symlink never make two readers of one file; a renamed or unlinked file stays open
-//! until the engine closes it; directories, FIFOs, sockets and devices are passed over without being opened.
-//! Here: which files are open. In `discover` the walk, in `identity` what a file is, in `plain` its bytes, in
-//! `reader` the blocks they are cut into.
+//! until the engine closes it (beyond the budget, files that are read to their end are parked); directories, FIFOs, sockets and devices are passed over without being opened.
+//! Here: which files are known. In `budget` which of them are open, in `discover` the walk, in `identity` what a file is,
+//! in `plain` its bytes, in `reader` the blocks they are cut into.
 
+mod budget;
 mod discover;
 mod identity;
 mod plain;
 mod reader;
 
 use std::collections::{HashMap, HashSet};
+use std::fs::Metadata;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use garam_proto::{Descriptor, FileDescriptor, FileMatch};
+use garam_proto::message::GapReason;
+use garam_proto::{Descriptor, FileDescriptor, FileMatch, SourceName};
 
+use budget::{Budget, Worth};
 pub use discover::{BadGlob, FileSet};
 use plain::PlainFile;
 use reader::Reader;
 
 use crate::config::StartAt;
-use crate::source::{CutLimits, Fit, Handle, Known, Met, Read, Seen, Source, Tail};
+use crate::source::{CutLimits, Fit, Handle, Known, Met, Place, Read, Seen, Source, Tail};
 
 /// How long a file that left the globs is watched for late writers before it may be closed.
 pub const HOLD: Duration = Duration::from_secs(60);
@@ -38,6 +42,7 @@ type Key = (u64, u64);
 struct OpenFile {
     plain: PlainFile,
     reader: Reader,
+    source: SourceName,
 }
 
 /// All `[[file]]` tables of an agent.
@@ -47,6 +52,9 @@ pub struct Files {
     open: HashMap<Handle, OpenFile>,
     by_key: HashMap<Key, Handle>,
     next: u64,
+    budget: Budget,
+    /// Files that a search saw changed.
+    changed: Vec<Handle>,
     /// Whether `start_at = "end"` still applies: only to what the first search of a first start finds.
     at_end: bool,
     /// Paths whose trouble was reported already.
@@ -55,13 +63,16 @@ pub struct Files {
 
 impl Files {
     /// `first_start`: no state was found, so that `start_at = "end"` counts for the files present now.
-    pub fn new(sets: Vec<FileSet>, first_start: bool, hold: Duration) -> Self {
+    /// At most `descriptors` files are held open, as far as their bytes do not depend on it.
+    pub fn new(sets: Vec<FileSet>, first_start: bool, hold: Duration, descriptors: usize) -> Self {
         Self {
             sets,
             hold,
             open: HashMap::new(),
             by_key: HashMap::new(),
             next: 0,
+            budget: Budget::new(descriptors),
+            changed: Vec::new(),
             at_end: first_start,
             reported: HashSet::new(),
         }
@@ -71,8 +82,30 @@ impl Files {
         self.opened(handle).map(|file| &mut file.plain)
     }
 
+    /// The file with its descriptor open.
     fn opened(&mut self, handle: Handle) -> io::Result<&mut OpenFile> {
-        self.open.get_mut(&handle).ok_or_else(|| io::Error::other("the file was closed"))
+        let closed = || io::Error::other("the file was closed");
+        if self.open.get(&handle).ok_or_else(closed)?.plain.is_parked() {
+            self.make_room();
+            self.open.get_mut(&handle).ok_or_else(closed)?.plain.unpark()?;
+        }
+        self.budget.touch(handle);
+        self.open.get_mut(&handle).ok_or_else(closed)
+    }
+
+    /// Parks files until one more descriptor fits into the budget.
+    fn make_room(&mut self) {
+        let worth = |open: &HashMap<Handle, OpenFile>, handle| match open.get(&handle) {
+            Some(file) if !file.plain.has_name() => Worth::Needed,
+            Some(file) if !file.plain.is_idle() => Worth::Named,
+            _ => Worth::Idle,
+        };
+        while let Some(handle) = self.budget.surplus(|handle| worth(&self.open, handle)) {
+            self.budget.remove(handle);
+            if let Some(file) = self.open.get_mut(&handle) {
+                file.plain.park();
+            }
+        }
     }
 
     /// One walk over all sets; what is new is opened and added to `met`.
@@ -95,12 +128,16 @@ impl Files {
 
     /// Takes note of a path found by the walk; opens it when its file is new.
     fn sight(&mut self, set: usize, path: &Path) -> Option<Met> {
-        match identity::key_of(path) {
-            Ok(Some(key)) => {
+        match identity::file_at(path) {
+            Ok(Some(found)) => {
+                let key = identity::key(&found);
                 if let Some(&handle) = self.by_key.get(&key) {
-                    if let Some(file) = self.open.get_mut(&handle) {
-                        file.plain.sighted(path);
+                    if self.sight_again(handle, path, &found) {
+                        return None;
                     }
+                    self.by_key.remove(&key);
+                }
+                if self.sets.get(set).is_some_and(|set| set.is_too_old(&found)) {
                     return None;
                 }
             }
@@ -122,8 +159,22 @@ impl Files {
         }
     }
 
+    /// Takes note that a known file is still there. False when its inode went to another file while it was parked.
+    fn sight_again(&mut self, handle: Handle, path: &Path, found: &Metadata) -> bool {
+        let Some(file) = self.open.get_mut(&handle) else { return false };
+        if !file.plain.is_it(found) {
+            return false;
+        }
+        file.plain.sighted(path);
+        if file.plain.has_changed(found) {
+            self.changed.push(handle);
+        }
+        true
+    }
+
     /// Opens a file and gives it a handle, unless it is open already under another name.
     fn take(&mut self, set: usize, path: &Path) -> io::Result<Option<Met>> {
+        self.make_room();
         let Some(mut file) = PlainFile::open(path)? else { return Ok(None) };
         if self.by_key.contains_key(&file.key()) {
             return Ok(None);
@@ -132,7 +183,7 @@ impl Files {
         let handle = Handle(self.next);
         self.next += 1;
         let start = match set.start_at {
-            StartAt::End if self.at_end => reader::last_line_start(&file)?,
+            StartAt::End if self.at_end => set.aligned(reader::last_line_start(&file)?),
             _ => 0,
         };
         let met = Met {
@@ -144,10 +195,16 @@ impl Files {
             age: file.age(),
             start,
             max_record: set.max_record,
+            flush_partial: set.flush_after(),
         };
         file.sighted(path);
         self.by_key.insert(file.key(), handle);
-        self.open.insert(handle, OpenFile { plain: file, reader: Reader::default() });
+        let source = set.name.clone();
+        self.open.insert(
+            handle,
+            OpenFile { plain: file, reader: Reader::new(set.rules.clone()), source },
+        );
+        self.budget.touch(handle);
         Ok(Some(met))
     }
 
@@ -210,7 +267,9 @@ impl Source for Files {
 
     fn is_reachable(&self, wanted: &Descriptor) -> bool {
         let Descriptor::File(wanted) = wanted else { return false };
-        identity::folder_is_there(wanted)
+        // Of a path that no table names any more, absence means nothing.
+        self.sets.iter().any(|set| set.matches(&identity::path_of(wanted)))
+            && identity::folder_is_there(wanted)
     }
 
     fn fit(&mut self, handle: Handle, known: Known<'_>) -> io::Result<Fit> {
@@ -250,6 +309,14 @@ impl Source for Files {
 
     fn look(&mut self, handle: Handle, position: u128, tail_hash: u64) -> io::Result<Seen> {
         let hold = self.hold;
+        let parked = self.open.get_mut(&handle).filter(|file| file.plain.is_parked());
+        match parked.and_then(|file| file.plain.glance(hold)) {
+            Some(look) if look.unlinked && look.end > position => {
+                return Ok(Seen::Broken(GapReason::Removed));
+            }
+            Some(look) if look.end >= position => return Ok(Seen::Live(look)),
+            _ => {}
+        }
         self.file(handle)?.look(position, tail_hash, hold)
     }
 
@@ -261,14 +328,52 @@ impl Source for Files {
         limits: &CutLimits,
         buffer: &mut Vec<u8>,
     ) -> io::Result<Read> {
-        let OpenFile { plain, reader } = self.opened(handle)?;
+        let OpenFile { plain, reader, .. } = self.opened(handle)?;
         reader.read(plain, position, tail_hash, limits, buffer)
+    }
+
+    fn changed(&mut self) -> Vec<Handle> {
+        std::mem::take(&mut self.changed)
+    }
+
+    fn reload(&mut self, files: Vec<FileSet>) {
+        self.sets = files;
+        self.reported.clear();
+        for file in self.open.values_mut() {
+            let set = self.sets.iter().find(|set| set.matches(file.plain.path()));
+            if let Some(set) = set.or_else(|| self.sets.iter().find(|set| set.name == file.source))
+            {
+                file.source = set.name.clone();
+                file.reader.set_rules(set.rules.clone());
+            }
+        }
+    }
+
+    /// The first table whose globs name the file; one that left its globs stays with its table.
+    fn place(&self, handle: Handle) -> Option<Place> {
+        let file = self.open.get(&handle)?;
+        let named = self.sets.iter().find(|set| set.matches(file.plain.path()));
+        let own = || {
+            let own = self.sets.iter().find(|set| set.name == file.source);
+            own.filter(|_| !file.plain.has_name())
+        };
+        let set = named.or_else(own)?;
+        Some(Place {
+            source: set.name.clone(),
+            stream: set.stream.clone(),
+            max_record: set.max_record,
+            flush_partial: set.flush_after(),
+        })
     }
 
     fn close(&mut self, handle: Handle) {
         if let Some(file) = self.open.remove(&handle) {
-            self.by_key.remove(&file.plain.key());
+            let key = file.plain.key();
+            if self.by_key.get(&key) == Some(&handle) {
+                self.by_key.remove(&key);
+            }
         }
+        self.budget.remove(handle);
     }
 
     fn label(&self, handle: Handle) -> String {
@@ -309,7 +414,7 @@ mod tests {
         let (name, stream) = (SourceName::new("a").unwrap(), StreamName::new("a").unwrap());
         let glob = format!("{}/*", folder.path().display());
         let set = FileSet::new(name, stream, &[glob], &[], StartAt::Beginning, 1024).unwrap();
-        let mut files = Files::new(vec![set], true, HOLD);
+        let mut files = Files::new(vec![set], true, HOLD, 10);
         let met: Vec<PathBuf> =
             files.discover().iter().map(|met| files.label(met.handle).into()).collect();
         assert_eq!(met, paths);

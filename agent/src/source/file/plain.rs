@@ -1,10 +1,11 @@
 //! One open file as plain bytes: which file it is, what it looks like now, what stands where.
 //!
 //! In: a path, then positions. Out: bytes, the ≤ 4 KiB before a position and their hash, size and links as of now.
-//! Promise: once opened it stays the same file, whatever happens to its name. Not here: lines and records
-//! ([`super::reader`]), which files are open ([`super`]).
+//! Promise: once opened it stays the same file, whatever happens to its name. To save descriptors it may be *parked*:
+//! closed, watched by its path, and opened again only if inode and birth time are still the same.
+//! Not here: lines and records ([`super::reader`]), which files are open ([`super`]).
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -21,7 +22,8 @@ use crate::source::{Look, Seen, Tail};
 pub(super) const FULL_TAIL: u128 = TAIL_BYTES as u128;
 
 pub(super) struct PlainFile {
-    file: File,
+    /// `None` while parked.
+    file: Option<File>,
     key: Key,
     file_system: u64,
     birth_ns: Option<i64>,
@@ -31,6 +33,11 @@ pub(super) struct PlainFile {
     left_since: Option<Instant>,
     /// Size and times at the last look whose tail was found right.
     stamp: Option<Stamp>,
+    /// Size when it was parked.
+    parked_size: u64,
+    /// How far it had been read at the last look.
+    read_to: u128,
+    unlinked: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,15 +47,20 @@ struct Stamp {
     changed: (i64, i64),
 }
 
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            size: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
 impl PlainFile {
     /// Opens a regular file; `None` when something else took its place meanwhile.
     pub(super) fn open(path: &Path) -> io::Result<Option<Self>> {
-        // Should a FIFO take the path between the look and the open, the agent must not hang in it.
-        let nonblock = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(i32::try_from(nonblock.bits()).unwrap_or(0))
-            .open(path)?;
+        let file = open(path)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Ok(None);
@@ -59,12 +71,93 @@ impl PlainFile {
             birth_ns: identity::birth_ns(&metadata),
             modified_ns: i128::from(metadata.mtime()) * 1_000_000_000
                 + i128::from(metadata.mtime_nsec()),
-            file,
+            file: Some(file),
             path: path.into(),
             sighted_as: None,
             left_since: None,
             stamp: None,
+            parked_size: 0,
+            read_to: 0,
+            unlinked: false,
         }))
+    }
+
+    pub(super) fn is_parked(&self) -> bool {
+        self.file.is_none()
+    }
+
+    /// Whether everything in it was read, so that closing it can lose nothing that was seen.
+    pub(super) fn is_idle(&self) -> bool {
+        self.stamp.is_some_and(|stamp| u128::from(stamp.size) <= self.read_to)
+    }
+
+    /// Whether it can be found again by its name.
+    pub(super) fn has_name(&self) -> bool {
+        !self.unlinked && self.left_since.is_none()
+    }
+
+    /// Closes the descriptor until [`PlainFile::unpark`].
+    pub(super) fn park(&mut self) {
+        if let Some(file) = self.file.take() {
+            self.parked_size = file.metadata().map_or(0, |metadata| metadata.len());
+        }
+    }
+
+    /// Opens the file again, under its own name or under the one a rotation gave it in the same folder.
+    pub(super) fn unpark(&mut self) -> io::Result<()> {
+        if self.file.is_some() {
+            return Ok(());
+        }
+        let path = self.find().ok_or(io::ErrorKind::NotFound)?;
+        let file = open(&path)?;
+        if !self.is_it(&file.metadata()?) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        self.file = Some(file);
+        Ok(())
+    }
+
+    /// Where the parked file is now.
+    fn find(&self) -> Option<PathBuf> {
+        if std::fs::metadata(&self.path).is_ok_and(|found| self.is_it(&found)) {
+            return Some(self.path.clone());
+        }
+        let found = identity::sibling_by_inode(self.key.1, self.birth_ns, &self.path)?;
+        std::fs::metadata(&found).is_ok_and(|now| self.is_it(&now)).then_some(found)
+    }
+
+    pub(super) fn is_it(&self, metadata: &Metadata) -> bool {
+        metadata.is_file()
+            && identity::key(metadata) == self.key
+            && identity::birth_ns(metadata) == self.birth_ns
+    }
+
+    /// What the name tells about a parked file; `None` when it has changed and must be opened to know more.
+    pub(super) fn glance(&mut self, hold: Duration) -> Option<Look> {
+        let end = u128::from(self.parked_size);
+        match std::fs::metadata(&self.path) {
+            Ok(found) if self.is_it(&found) => {
+                let same = self.stamp == Some(Stamp::of(&found));
+                let left = self.left_since.is_some_and(|since| since.elapsed() >= hold);
+                same.then_some(Look { end, unlinked: false, left })
+            }
+            _ if self.find().is_some() => None,
+            // Gone: it ends like any unlinked file, with what was seen of it.
+            _ => {
+                self.unlinked = true;
+                let since = *self.left_since.get_or_insert_with(Instant::now);
+                Some(Look { end, unlinked: true, left: since.elapsed() >= hold })
+            }
+        }
+    }
+
+    /// Whether it looks other than at the last look, by what a search saw of it.
+    pub(super) fn has_changed(&self, found: &Metadata) -> bool {
+        self.stamp != Some(Stamp::of(found))
+    }
+
+    fn file(&self) -> io::Result<&File> {
+        self.file.as_ref().ok_or_else(|| io::Error::other("the file is parked"))
     }
 
     pub(super) fn key(&self) -> Key {
@@ -110,7 +203,7 @@ impl PlainFile {
     }
 
     pub(super) fn describe(&self) -> io::Result<FileDescriptor> {
-        let head = identity::head(&self.file, HEAD_BYTES)?;
+        let head = identity::head(self.file()?, HEAD_BYTES)?;
         Ok(FileDescriptor {
             path: self.path.as_os_str().as_encoded_bytes().to_vec(),
             file_system: self.file_system,
@@ -122,26 +215,24 @@ impl PlainFile {
     }
 
     pub(super) fn head_matches(&self, registered: &FileDescriptor) -> io::Result<bool> {
-        identity::head_matches(&self.file, registered)
+        identity::head_matches(self.file()?, registered)
     }
 
     pub(super) fn size(&self) -> io::Result<u64> {
-        Ok(self.file.metadata()?.len())
+        Ok(self.file()?.metadata()?.len())
     }
 
     /// Fills `buffer` from `offset` on as far as the file reaches; returns how far.
     pub(super) fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        identity::read_full(&self.file, buffer, offset)
+        identity::read_full(self.file()?, buffer, offset)
     }
 
     pub(super) fn look(&mut self, position: u128, tail: u64, hold: Duration) -> io::Result<Seen> {
-        let metadata = self.file.metadata()?;
+        let metadata = self.file()?.metadata()?;
         let end = u128::from(metadata.len());
-        let stamp = Stamp {
-            size: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        };
+        let stamp = Stamp::of(&metadata);
+        self.read_to = position;
+        self.unlinked = metadata.nlink() == 0;
         if end < position {
             return Ok(Seen::Broken(GapReason::Truncated));
         }
@@ -152,7 +243,7 @@ impl PlainFile {
             self.stamp = Some(stamp);
         }
         let left = self.left_since.is_some_and(|since| since.elapsed() >= hold);
-        Ok(Seen::Live(Look { end, unlinked: metadata.nlink() == 0, left }))
+        Ok(Seen::Live(Look { end, unlinked: self.unlinked, left }))
     }
 
     /// The ≤ 4 KiB before a position, or `None` when the file ends before it.
@@ -160,7 +251,7 @@ impl PlainFile {
         let position = offset(position)?;
         let len = position.min(TAIL_BYTES as u64);
         let mut bytes = vec![0; usize::try_from(len).unwrap_or(TAIL_BYTES)];
-        let read = identity::read_full(&self.file, &mut bytes, position - len)?;
+        let read = identity::read_full(self.file()?, &mut bytes, position - len)?;
         Ok((read == bytes.len()).then_some(bytes))
     }
 
@@ -181,4 +272,11 @@ impl PlainFile {
 
 pub(super) fn offset(position: u128) -> io::Result<u64> {
     u64::try_from(position).map_err(|_| io::Error::other("position is beyond any file"))
+}
+
+/// Opens for reading. Should a FIFO take the path between the look and the open, the agent must not hang in it.
+fn open(path: &Path) -> io::Result<File> {
+    let nonblock = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+    let flags = i32::try_from(nonblock.bits()).unwrap_or(0);
+    OpenOptions::new().read(true).custom_flags(flags).open(path)
 }

@@ -7,13 +7,16 @@
 
 use std::io;
 
+use std::sync::Arc;
+
 use garam_proto::BlockKind;
-use garam_proto::block::{CONTINUES, UNTERMINATED};
+use garam_proto::block::{CONTINUES, RecordsBuilder, UNTERMINATED};
 use garam_proto::hash::tail_hash;
 use garam_proto::message::GapReason;
 
 use super::plain::{PlainFile, offset};
 use crate::block::{Decision, decide, tail_after};
+use crate::lines::{Ending, Rules, Taken};
 use crate::source::{Cut, CutLimits, Read, Tail};
 
 const SCRATCH: usize = 64 * 1024;
@@ -23,9 +26,21 @@ const SCRATCH: usize = 64 * 1024;
 pub(super) struct Reader {
     /// No newline in `[0, 1)` of a line longer than a block that is still being searched.
     searched: Option<(u64, u64)>,
+    /// `None`: lines as they are, in blocks nobody looks into.
+    rules: Option<Arc<Rules>>,
+    /// Source bytes on their way into records.
+    scratch: Vec<u8>,
 }
 
 impl Reader {
+    pub(super) fn new(rules: Option<Arc<Rules>>) -> Self {
+        Self { rules, ..Self::default() }
+    }
+
+    pub(super) fn set_rules(&mut self, rules: Option<Arc<Rules>>) {
+        self.rules = rules;
+    }
+
     pub(super) fn read(
         &mut self,
         file: &PlainFile,
@@ -35,6 +50,9 @@ impl Reader {
         buffer: &mut Vec<u8>,
     ) -> io::Result<Read> {
         let from = offset(position)?;
+        if let Some(rules) = self.rules.clone() {
+            return self.read_records(&rules, file, position, tail, limits, buffer);
+        }
         // Not cleared first: only what the last block cut off is zeroed again.
         buffer.resize(limits.block_size, 0);
         let read = file.read_at(buffer, from)?;
@@ -73,7 +91,33 @@ impl Reader {
             tail_hash: tail_after(&before, buffer),
             resume: None,
             records: None,
+            skipped: 0,
         }))
+    }
+
+    /// The same for sources with rules: whole records, however many lines each is made of.
+    fn read_records(
+        &mut self,
+        rules: &Rules,
+        file: &PlainFile,
+        position: u128,
+        tail: u64,
+        limits: &CutLimits,
+        buffer: &mut Vec<u8>,
+    ) -> io::Result<Read> {
+        let mut source = std::mem::take(&mut self.scratch);
+        let taken = take_records(rules, file, offset(position)?, limits, &mut source);
+        let outcome = match taken {
+            Ok(taken) if taken.records.is_empty() => {
+                unless_broken(file, position, tail, Read::Nothing)
+            }
+            Ok(taken) => close_records(file, position, tail, &taken, &source, buffer),
+            Err(error) => Err(error),
+        };
+        if source.capacity() <= 4 * limits.block_size {
+            self.scratch = source;
+        }
+        outcome
     }
 
     /// Searches the end of a line that fills a whole block: its length, `max_record` when it is longer, `None` when the
@@ -108,6 +152,70 @@ impl Reader {
         }
         Ok(Some((limits.max_record.max(limits.block_size), UNTERMINATED)))
     }
+}
+
+/// Reads until at least one record is complete, the file ends, or the longest record fits.
+fn take_records(
+    rules: &Rules,
+    file: &PlainFile,
+    from: u64,
+    limits: &CutLimits,
+    source: &mut Vec<u8>,
+) -> io::Result<Taken> {
+    let longest = limits.max_record.max(limits.block_size);
+    let mut want = limits.block_size;
+    let mut read = 0;
+    loop {
+        source.resize(want, 0);
+        read += file.read_at(source.get_mut(read..).unwrap_or_default(), from + read as u64)?;
+        let bytes = source.get(..read).unwrap_or_default();
+        let ends = read < want;
+        let ending = match (ends, limits.over, limits.flush) {
+            (true, true, _) => Ending::Over,
+            (true, false, true) => Ending::Quiet,
+            _ => Ending::Open,
+        };
+        let take = |ending| rules.take(bytes, ending, from == 0, limits.max_record);
+        let taken = take(ending);
+        if taken.used > 0 || ends {
+            return Ok(taken);
+        }
+        if want >= longest {
+            // Longer than any record may be: what is there is taken, first by whole lines, then wherever it ends.
+            let lines = take(Ending::Quiet);
+            return Ok(if lines.used > 0 { lines } else { take(Ending::Over) });
+        }
+        want = (want * 2).min(longest);
+    }
+}
+
+/// Builds the block, after a look whether what stands before it is still the same.
+fn close_records(
+    file: &PlainFile,
+    position: u128,
+    tail: u64,
+    taken: &Taken,
+    source: &[u8],
+    buffer: &mut Vec<u8>,
+) -> io::Result<Read> {
+    let Some(before) = file.before(position)?.filter(|b| tail_hash(b) == tail) else {
+        return Ok(Read::Broken(GapReason::Truncated));
+    };
+    let mut builder = RecordsBuilder::new(position);
+    for record in &taken.records {
+        builder.push(position + record.start as u128, &record.bytes);
+    }
+    let (payload, records) = builder.finish();
+    *buffer = payload;
+    Ok(Read::Block(Cut {
+        to: position + taken.used as u128,
+        kind: BlockKind::Records,
+        flags: 0,
+        tail_hash: tail_after(&before, source.get(..taken.used).unwrap_or_default()),
+        resume: None,
+        records: Some(records),
+        skipped: taken.skipped,
+    }))
 }
 
 /// Where the last line that is not complete yet begins: the place to start at "the end".

@@ -1,0 +1,137 @@
+//! Records of several lines, masks and encodings, through the real agent.
+
+use std::fs;
+use std::io::Write;
+
+use crate::agent::Host;
+use crate::core::{Core, eventually};
+
+fn append(host: &Host, name: &str, bytes: &[u8]) {
+    let path = host.log(name);
+    fs::OpenOptions::new().create(true).append(true).open(path).unwrap().write_all(bytes).unwrap();
+}
+
+#[test]
+fn a_stack_trace_arrives_as_one_record_also_when_the_agent_is_killed_inside_it() {
+    let core = Core::start();
+    let multiline = "multiline = { rule = \"java\", timeout = \"300ms\" }";
+    let mut host = Host::new(&core, "*.log", multiline);
+    append(&host, "a.log", b"first\nERROR broke\nx.YException: no\n\tat a.b(C.java:1)\n");
+    host.start();
+    let trace = "ERROR broke\nx.YException: no\n\tat a.b(C.java:1)";
+    eventually("the last record is not waited for for ever", || {
+        core.lines("raw") == ["first", trace]
+    });
+    host.kill();
+    let mut expect = vec!["first".to_owned(), trace.to_owned()];
+    for round in 0..4 {
+        append(&host, "a.log", format!("ERROR {round}\nx.ZError\n\tat d.e(F.java:1)\n").as_bytes());
+        expect.push(format!("ERROR {round}\nx.ZError\n\tat d.e(F.java:1)"));
+        host.start();
+        if round % 2 == 0 {
+            eventually("it arrives", || core.lines("raw") == expect);
+        }
+        host.kill();
+    }
+    append(&host, "a.log", b"last\n");
+    expect.push("last".into());
+    host.start();
+    eventually("nothing is lost or repeated", || core.lines("raw") == expect);
+    core.verify();
+    assert_eq!(core.state().origins.len(), 1);
+}
+
+#[test]
+fn more_lines_than_a_block_holds_keep_their_groups() {
+    let core = Core::start();
+    let mut host =
+        Host::new(&core, "*.log", "multiline = { start = \"^BEGIN \", timeout = \"100ms\" }");
+    let mut expect = Vec::new();
+    let mut text = String::new();
+    for number in 0..3000 {
+        let more = "  more of it\n".repeat(number % 40);
+        expect.push(format!("BEGIN {number}\n{more}").trim_end().to_owned());
+        text.push_str(&format!("BEGIN {number}\n{more}"));
+    }
+    append(&host, "a.log", text.as_bytes());
+    host.start();
+    eventually("all arrive", || core.lines("raw").len() >= expect.len());
+    assert_eq!(core.lines("raw"), expect);
+    core.verify();
+    let size = text.len() as u64;
+    eventually("the ledger balances", || {
+        host.status().is_some_and(|s| s.files[0].read == size && s.files[0].acked == size)
+    });
+}
+
+#[test]
+fn secrets_are_masked_and_container_lines_unwrapped_and_joined() {
+    let core = Core::start();
+    let mut host = Host::new(
+        &core,
+        "*.log",
+        "container = \"cri\"\nmask = [{ pattern = \"token=[a-z0-9]+\", replace = \"token=?\" }]",
+    );
+    let wire =
+        b"2026-01-01T00:00:00Z stdout P user token=abc\n2026-01-01T00:00:00Z stdout F 123 end\n";
+    append(&host, "a.log", wire);
+    host.start();
+    eventually("it arrives masked", || core.lines("raw") == ["user token=? end"]);
+    core.verify();
+}
+
+#[test]
+fn utf_16_arrives_as_utf_8_and_a_hole_is_skipped_and_counted() {
+    let core = Core::start();
+    let mut host = Host::new(&core, "*.log", "encoding = \"utf-16le\"");
+    let text: Vec<u8> =
+        "\u{feff}가람\r\nriver\r\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    append(&host, "a.log", &text);
+    host.start();
+    eventually("it arrives as UTF-8", || core.lines("raw") == ["가람", "river"]);
+    let core = Core::start();
+    let mut host = Host::new(&core, "*.log", "skip_nul = true");
+    append(&host, "b.log", &[b"before\n", &[0; 5000][..], b"after\n"].concat());
+    host.start();
+    eventually("the hole is not in it", || core.lines("raw") == ["before", "after"]);
+    eventually("it is counted", || {
+        host.status().is_some_and(|s| s.files[0].skipped == 5000 && s.files[0].acked == 5013)
+    });
+    let status = host.status().unwrap();
+    let file = &status.files[0];
+    assert_eq!(file.read + file.skipped + file.gap + file.unread, file.size);
+}
+
+#[test]
+fn the_last_record_of_a_rotated_file_comes_before_its_successor() {
+    let core = Core::start();
+    let mut host =
+        Host::new(&core, "a.log*", "multiline = { start = \"^A\", timeout = \"400ms\" }");
+    append(&host, "a.log", b"A 1\nmore\n");
+    host.start();
+    eventually("the file is met", || host.status().is_some_and(|s| s.files.len() == 1));
+    append(&host, "a.log", b"A 2\nmore\n");
+    fs::rename(host.log("a.log"), host.log("a.log.1")).unwrap();
+    append(&host, "a.log", b"A 3\n");
+    eventually("all in order", || core.lines("raw") == ["A 1\nmore", "A 2\nmore", "A 3"]);
+    core.verify();
+}
+
+#[test]
+fn a_rule_that_cannot_be_used_names_its_key() {
+    for (extra, key) in [
+        ("multiline = { rule = \"cobol\" }", "multiline"),
+        ("multiline = { start = \"(\" }", "multiline"),
+        ("multiline = { }", "multiline"),
+        ("multiline = { rule = \"go\", timeout = \"1h\" }", "multiline.timeout"),
+        ("mask = [{ pattern = \"x*\" }]", "mask"),
+        ("container = \"cri\"\nflush_partial = \"1s\"", "flush_partial"),
+        ("encoding = \"utf-16le\"\nskip_nul = true", "skip_nul"),
+    ] {
+        let text = format!(
+            "core = [\"core-1:7470\"]\n[[file]]\nname = \"a\"\ninclude = [\"/l/*\"]\nstream = \"raw\"\n{extra}\n"
+        );
+        let error = garam_agent::config::Config::parse("agent.toml".as_ref(), &text).unwrap_err();
+        assert!(error.to_string().contains(&format!("key file.a.{key}:")), "{extra}: {error}");
+    }
+}
