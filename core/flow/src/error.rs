@@ -26,6 +26,10 @@ pub enum FlowError {
     )]
     CursorOutside { partition: PartitionId, next: LogOffset, start: LogOffset, end: LogOffset },
     #[error(
+        "cannot continue {partition}: the cursor stands at {next} of an earlier life of the log, which went another way at {branch} (restored from a backup, or repaired); nothing was changed: rewind the pipeline to the log's start, re-base the cursor, or accept a counted gap"
+    )]
+    CursorBeyondBranch { partition: PartitionId, next: LogOffset, branch: LogOffset },
+    #[error(
         "cannot continue {partition}: the entry before offset {next} is not the one the cursor was written for (fingerprint {found:016x}, expected {expected:016x}); nothing was changed: rewind the pipeline, re-base the cursor, or accept a counted gap"
     )]
     OtherFingerprint { partition: PartitionId, next: LogOffset, expected: u64, found: u64 },
@@ -34,7 +38,7 @@ pub enum FlowError {
     )]
     CursorLost { partition: PartitionId, remembered: LogOffset },
     #[error(
-        "cannot continue: the cursor needs quarantine entries from {next} on, {partition} holds [{start}, {end}]; nothing was changed: restore the quarantine stream, or re-base the cursor and accept that records put aside may be delivered"
+        "cannot continue: the cursor needs quarantine entries from {next} on, {partition} holds [{start}, {end}] of them; nothing was changed: rewind the pipeline to the log's start, so that what was put aside is judged again; or re-base the cursor and accept that records put aside are missing from the quarantine or delivered"
     )]
     QuarantineOutside { partition: PartitionId, next: LogOffset, start: LogOffset, end: LogOffset },
     #[error("cannot read binding entry {offset} of {partition}: {why}")]
@@ -84,6 +88,7 @@ impl FlowError {
             Self::Log { source, .. } => log_kind(source),
             Self::OtherIncarnation { .. }
             | Self::CursorOutside { .. }
+            | Self::CursorBeyondBranch { .. }
             | Self::OtherFingerprint { .. }
             | Self::CursorLost { .. }
             | Self::QuarantineOutside { .. } => FailureKind::Cursor,

@@ -7,7 +7,7 @@
 //! Not here: what a record means (`refine`), how a database is spoken to (`sink`), when to start again (`supervise`):
 //! the engine ends with a [`garam_stage::Failure`] and is started again from durable state.
 //!
-//! Reading order: [`Flow`] (the story) → `start` (where it may begin) → `batch`, `decode`, `staging` (from entries to
+//! Reading order: [`Flow`] (the story) → `start` (where it may begin; `lives`, `resume` when the log is another) → `batch`, `decode`, `staging` (from entries to
 //! rows) → `deliver`, `aside`, `isolate` (from rows to the cursor) → `quarantine` (what is put aside, and why that binds).
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
@@ -22,7 +22,9 @@ mod deliver;
 mod engine;
 mod error;
 mod isolate;
+mod lives;
 mod quarantine;
+mod resume;
 mod staging;
 mod start;
 mod stats;
@@ -33,4 +35,5 @@ pub use config::{FlowConfig, FlowLimits, Start};
 pub use engine::{Flow, Stopped};
 pub use error::FlowError;
 pub use quarantine::{quarantine_origin, quarantine_stream};
+pub use resume::{Standing, Unfit};
 pub use stats::{FlowHooks, FlowStats, NoProgress, Progress, Waiting};

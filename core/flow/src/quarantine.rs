@@ -29,6 +29,7 @@ use crate::binding::Binding;
 use crate::decode::split;
 use crate::engine::Context;
 use crate::error::FlowError;
+use crate::lives::Lives;
 
 /// The stream that holds what a pipeline put aside.
 pub fn quarantine_stream(pipeline: PipelineId) -> StreamName {
@@ -109,6 +110,7 @@ impl Quarantine {
         mut reader: Box<dyn LogReader>,
     ) -> Result<Binding, Failure> {
         let mut binding = Binding::default();
+        let lives = Lives::of(&*self.log, &context.config.input)?;
         loop {
             let entry = reader.next().await.map_err(FlowError::log("read the quarantine"))?;
             if entry.origin.origin != self.origin {
@@ -119,32 +121,14 @@ impl Quarantine {
                 self.behind = entry.offset.next();
                 return Ok(binding);
             }
-            let names = self.names(context, &entry)?;
-            let binds = |record: &QuarantinedRecord| {
-                record.incarnation == cursor.incarnation && record.offset >= cursor.next.0
-            };
+            let names = names(context, &self.at, &entry)?;
+            let binds = |record: &QuarantinedRecord| lives.binds(record, cursor.next);
             for record in names.iter().filter(|record| binds(record)) {
                 binding.add(record.at());
                 let last = self.open.entry(entry.offset).or_insert(LogOffset(record.offset));
                 *last = (*last).max(LogOffset(record.offset));
             }
         }
-    }
-
-    fn names(&self, context: &Context, entry: &Entry) -> Result<Vec<QuarantinedRecord>, FlowError> {
-        let EntryBody::Block { header, payload } = &entry.body else { return Ok(Vec::new()) };
-        let unreadable = |why: String| {
-            let (partition, offset) = (self.at.clone(), entry.offset);
-            FlowError::QuarantineUnreadable { partition, offset, why }
-        };
-        let records = split(header, payload, &context.config.limits.decode)
-            .map_err(|error| unreadable(error.to_string()))?;
-        let decode = |record: &garam_proto::Record| {
-            QuarantinedRecord::decode(&record.bytes)
-                .map(|(record, _)| record)
-                .map_err(|error| unreadable(error.to_string()))
-        };
-        records.iter().map(decode).collect()
     }
 
     /// Puts records aside; returns once all of them are durable. They must be in log order.
@@ -241,6 +225,27 @@ fn claim(pipeline: PipelineId, partition: u32, origin: OriginId, session: Sessio
         reason: ClaimReason::New,
         source_epoch: 0,
     }
+}
+
+/// What an entry names.
+pub(crate) fn names(
+    context: &Context,
+    at: &PartitionId,
+    entry: &Entry,
+) -> Result<Vec<QuarantinedRecord>, FlowError> {
+    let EntryBody::Block { header, payload } = &entry.body else { return Ok(Vec::new()) };
+    let unreadable = |why: String| {
+        let (partition, offset) = (at.clone(), entry.offset);
+        FlowError::QuarantineUnreadable { partition, offset, why }
+    };
+    let records = split(header, payload, &context.config.limits.decode)
+        .map_err(|error| unreadable(error.to_string()))?;
+    let decode = |record: &garam_proto::Record| {
+        QuarantinedRecord::decode(&record.bytes)
+            .map(|(record, _)| record)
+            .map_err(|error| unreadable(error.to_string()))
+    };
+    records.iter().map(decode).collect()
 }
 
 /// Where reading must begin. A cursor that has never passed an entry begins at whatever is left.

@@ -75,7 +75,7 @@ pub enum ProblemKind {
 pub fn inspect(dir: &Path) -> Result<Vec<PartitionReport>, LogError> {
     let env = Env::default();
     let mut reports = Vec::new();
-    for partition in partitions(&env, dir)? {
+    for partition in partitions_in(dir)? {
         reports.push(survey(&env, dir, &partition)?.0);
     }
     Ok(reports)
@@ -83,7 +83,13 @@ pub fn inspect(dir: &Path) -> Result<Vec<PartitionReport>, LogError> {
 
 /// The partitions that lie in the folder.
 pub fn partitions_in(dir: &Path) -> Result<Vec<PartitionId>, LogError> {
+    std::fs::metadata(dir).map_err(|e| recovery::io("open", dir, e))?;
     partitions(&Env::default(), dir)
+}
+
+/// [`partitions_in`] on a file system of the caller's.
+pub fn partitions_with(env: &Env, dir: &Path) -> Result<Vec<PartitionId>, LogError> {
+    partitions(env, dir)
 }
 
 /// The entries of a partition, from `from` or its start on. Ends at the last good one, or with an error at damage.
@@ -122,7 +128,6 @@ impl Iterator for Entries {
 }
 
 fn partitions(env: &Env, dir: &Path) -> Result<Vec<PartitionId>, LogError> {
-    std::fs::metadata(dir).map_err(|e| recovery::io("open", dir, e))?;
     let mut found = Vec::new();
     for listed in env.fs.list(dir).map_err(|e| recovery::io("list", dir, e))? {
         let Ok(stream) = StreamName::new(listed.name.clone()) else { continue };

@@ -9,15 +9,18 @@
 //! installation   the cluster's id, minted when the file is made
 //! streams        name → id          pipelines   name → id, stream, destination          ids are minted at first sight
 //! plans          id → full text     agents      certificates issued, by serial number
+//! decisions      what an operator decided for a cursor that does not fit its log, until it is carried out
 //! cursors        the last cursor seen per pipeline, partition and slots; attempts: failed deliveries from an offset
 //! ```
 //!
 //! Not here: cursors themselves (the destination keeps them with the rows), the log's registry of origins (the log), secrets.
-//! Reading order: [`schema`] (tables and their versions) → [`copy`] → [`tables`] (names, plans, agents) → [`memory`] →
-//! [`error`].
+//! Reading order: [`schema`] (tables and their versions) → [`copy`] → [`tables`] (names, plans, agents) → [`memory`], [`decisions`]
+//! → [`backup`] → [`error`].
 #![forbid(unsafe_code)]
 
+mod backup;
 mod copy;
+mod decisions;
 mod error;
 mod memory;
 mod schema;
@@ -32,6 +35,7 @@ use garam_proto::ClusterId;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, SqliteConnection};
 
+pub use backup::{CopySummary, RememberedCursor, copy_file, inspect_copy};
 pub use error::MetaError;
 pub use schema::VERSION;
 pub use tables::{IssuedAgent, PipelineRecord};

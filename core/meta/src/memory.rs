@@ -10,7 +10,7 @@
 
 use async_trait::async_trait;
 use garam_proto::LogOffset;
-use garam_stage::{CursorKey, CursorMemory, Failure};
+use garam_stage::{CursorKey, CursorMemory, Decision, Failure};
 use serde_json::json;
 use sqlx::query::{Query, QueryScalar};
 use sqlx::sqlite::SqliteArguments;
@@ -191,6 +191,14 @@ impl CursorMemory for Meta {
         }
         Ok(())
     }
+
+    async fn decision(&self, key: &CursorKey) -> Result<Option<Decision>, Failure> {
+        Ok(self.stored_decision(key).await?)
+    }
+
+    async fn forget_decision(&self, key: &CursorKey) -> Result<(), Failure> {
+        Ok(self.remove_decision(key).await?)
+    }
 }
 
 type Scalar = QueryScalar<'static, Sqlite, i64, SqliteArguments>;
@@ -203,7 +211,7 @@ fn scalar(sql: &'static str, key: &CursorKey) -> Scalar {
         .bind(i64::from(key.slots.last))
 }
 
-fn with_key(
+pub(crate) fn with_key(
     query: Query<'static, Sqlite, SqliteArguments>,
     key: &CursorKey,
 ) -> Query<'static, Sqlite, SqliteArguments> {
@@ -214,7 +222,7 @@ fn with_key(
         .bind(i64::from(key.slots.last))
 }
 
-fn signed(next: LogOffset) -> Result<i64, MetaError> {
+pub(crate) fn signed(next: LogOffset) -> Result<i64, MetaError> {
     i64::try_from(next.0)
         .map_err(|_| MetaError::TooLarge { what: "the cursor's offset", value: next.0 })
 }

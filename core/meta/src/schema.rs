@@ -16,7 +16,8 @@ const APPLICATION_ID: i64 = 0x4741_524D;
 /// The format this build writes.
 pub const VERSION: i64 = MIGRATIONS.len() as i64;
 
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
 CREATE TABLE installation (
   one INTEGER PRIMARY KEY CHECK (one = 1),
   cluster TEXT NOT NULL,
@@ -65,7 +66,24 @@ CREATE TABLE attempts (
   last_us INTEGER NOT NULL,
   PRIMARY KEY (pipeline, partition, slot_first, slot_last)
 ) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+CREATE TABLE decisions (
+  pipeline TEXT NOT NULL,
+  partition INTEGER NOT NULL,
+  slot_first INTEGER NOT NULL,
+  slot_last INTEGER NOT NULL,
+  choice TEXT NOT NULL,
+  stored_incarnation TEXT,
+  stored_next INTEGER,
+  incarnation TEXT NOT NULL,
+  next INTEGER NOT NULL,
+  gap_from INTEGER,
+  decided_us INTEGER NOT NULL,
+  PRIMARY KEY (pipeline, partition, slot_first, slot_last)
+) STRICT, WITHOUT ROWID;
+",
+];
 
 /// Refuses a file that is damaged, somebody else's or newer, before anything is changed.
 pub(crate) async fn check(connection: &mut SqliteConnection, path: &Path) -> Result<(), MetaError> {

@@ -186,7 +186,7 @@ impl Meta {
         rows.map_err(|source| self.error(action, source))
     }
 
-    fn column<'r, T>(&self, row: &'r SqliteRow, index: usize) -> Result<T, MetaError>
+    pub(crate) fn column<'r, T>(&self, row: &'r SqliteRow, index: usize) -> Result<T, MetaError>
     where
         T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
     {
@@ -194,7 +194,7 @@ impl Meta {
     }
 
     /// Somebody may have edited the file, so stored text is parsed like any other.
-    fn parsed<T: std::str::FromStr>(
+    pub(crate) fn parsed<T: std::str::FromStr>(
         &self,
         what: &'static str,
         text: Option<&String>,

@@ -1,8 +1,9 @@
 //! Health, metrics and the command line's questions, over HTTP on loopback.
 //!
-//! In: GET requests. Out: text or JSON (`answers`). Promise: it only reads; it never takes the data path down, and the data
-//! path never waits for it. Not here: what the answers are made of ([`Observe`], implemented by the wiring), and any verb
-//! that changes something (those come with roles, over mutual TLS).
+//! In: requests. Out: text or JSON (`answers`). Promise: it never takes the data path down, and the data path never waits
+//! for it; it only reads, but for one thing: a parked pipeline may be tried again. What it does then was decided by whoever
+//! may write the data folder. Not here: what the answers are made of ([`Observe`], implemented by the wiring), and verbs that
+//! change more (those come with roles, over mutual TLS).
 //!
 //! | path | answer |
 //! |---|---|
@@ -10,6 +11,7 @@
 //! | `/readyz` | 200 when everything runs, 503 with the reasons otherwise |
 //! | `/metrics` | Prometheus text, version 0.0.4 (`metrics`) |
 //! | `/v1/tree`, `/v1/status`, `/v1/lag` | JSON |
+//! | `POST /v1/resume/PIPELINE` | 204 when it is started again, 409 when it is not parked; refused with an `Origin` header |
 //! | `/v1/tap/PIPELINE?limit=N&from=end\|earliest&stage=before\|after` | one JSON object a line, until the limit |
 
 pub mod answers;
@@ -21,9 +23,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use tokio::net::TcpListener;
@@ -61,6 +63,13 @@ pub struct TapRequest {
     pub stage: TapStage,
 }
 
+/// What became of a pipeline that was to be started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resumed {
+    Started,
+    NotParked,
+}
+
 /// Everything the admin port can be asked.
 #[async_trait]
 pub trait Observe: Send + Sync + 'static {
@@ -68,6 +77,8 @@ pub trait Observe: Send + Sync + 'static {
     async fn status(&self) -> Result<StatusAnswer, String>;
     async fn lag(&self) -> Result<LagAnswer, String>;
     async fn metrics(&self) -> Result<String, String>;
+    /// Starts a parked pipeline again; `None` when it does not exist.
+    async fn resume(&self, pipeline: &str) -> Result<Option<Resumed>, String>;
     /// Lines of JSON as records pass; `None` when the pipeline does not exist. The reader ends by dropping the receiver.
     async fn tap(
         &self,
@@ -96,6 +107,7 @@ pub async fn serve(
         .route("/v1/tree", get(tree))
         .route("/v1/status", get(status))
         .route("/v1/lag", get(lag))
+        .route("/v1/resume/{pipeline}", post(resume))
         .route("/v1/tap/{pipeline}", get(tap))
         .with_state(observe);
     let stopped = async move {
@@ -134,6 +146,27 @@ async fn lag(State(observe): State<Observed>) -> Response {
     observe.lag().await.map(Json).map_or_else(unavailable, IntoResponse::into_response)
 }
 
+async fn resume(
+    State(observe): State<Observed>,
+    Path(pipeline): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    // Only browsers send it, on behalf of a page that has no business here.
+    if headers.contains_key(header::ORIGIN) {
+        return (StatusCode::FORBIDDEN, "not for web pages").into_response();
+    }
+    match observe.resume(&pipeline).await {
+        Ok(Some(Resumed::Started)) => StatusCode::NO_CONTENT.into_response(),
+        Ok(Some(Resumed::NotParked)) => {
+            let text =
+                format!("pipeline {pipeline} is not parked: it runs, or tries again by itself");
+            (StatusCode::CONFLICT, text).into_response()
+        }
+        Ok(None) => not_configured(&pipeline),
+        Err(why) => unavailable(why),
+    }
+}
+
 async fn tap(
     State(observe): State<Observed>,
     Path(pipeline): Path<String>,
@@ -147,10 +180,13 @@ async fn tap(
             });
             Body::from_stream(lines).into_response()
         }
-        Ok(None) => (StatusCode::NOT_FOUND, format!("pipeline {pipeline} is not configured"))
-            .into_response(),
+        Ok(None) => not_configured(&pipeline),
         Err(why) => unavailable(why),
     }
+}
+
+fn not_configured(pipeline: &str) -> Response {
+    (StatusCode::NOT_FOUND, format!("pipeline {pipeline} is not configured")).into_response()
 }
 
 fn unavailable(why: String) -> Response {

@@ -22,6 +22,7 @@ use crate::actors::Slot;
 use crate::actors::admin::AdminRoom;
 use crate::actors::gateway::GatewayRoom;
 use crate::admin;
+use crate::backup::restore;
 use crate::config::Plan;
 use crate::gateway::listener::Listener;
 use crate::gateway::{TlsError, wall_clock_us};
@@ -44,6 +45,10 @@ pub enum StartError {
         "cannot listen on {address} for {what}: {error}; choose another port in the configuration"
     )]
     Bind { what: &'static str, address: SocketAddr, error: std::io::Error },
+    #[error(
+        "{} holds a restore that did not end: run `garam restore` again, it starts over", .0.display()
+    )]
+    Restoring(std::path::PathBuf),
     #[error("cannot {action}: {error}")]
     Io { action: &'static str, error: std::io::Error },
     #[error(transparent)]
@@ -64,6 +69,9 @@ impl App {
     pub async fn start(plan: Plan) -> Result<Self, StartError> {
         std::fs::create_dir_all(&plan.data_dir)
             .map_err(|error| StartError::Io { action: "make the data folder", error })?;
+        if restore::is_under_way(&garam_disk::RealFs, &plan.data_dir) {
+            return Err(StartError::Restoring(plan.data_dir));
+        }
         let pki = Pki::at(&plan.pki_dir);
         if !pki.is_initialised()? {
             return Err(PkiError::Missing(plan.pki_dir.clone()).into());

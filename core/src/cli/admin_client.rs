@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::{Bytes, Incoming};
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
@@ -34,8 +34,23 @@ pub(crate) async fn get<T: DeserializeOwned>(admin: SocketAddr, path: &str) -> a
     }
 }
 
+/// Asks for something to be done.
+pub(crate) async fn post(admin: SocketAddr, path: &str) -> anyhow::Result<()> {
+    match tokio::time::timeout(TIMEOUT, send(admin, Method::POST, path)).await {
+        Ok(answer) => answer.map(drop),
+        Err(_) => Err(coded(
+            Exit::Unreachable,
+            anyhow::anyhow!("the core at {admin} did not answer in time"),
+        )),
+    }
+}
+
 /// Sends a request and checks its status; the body is still to be read.
 pub(crate) async fn open(admin: SocketAddr, path: &str) -> anyhow::Result<Response<Incoming>> {
+    send(admin, Method::GET, path).await
+}
+
+async fn send(admin: SocketAddr, method: Method, path: &str) -> anyhow::Result<Response<Incoming>> {
     let unreachable = |error: std::io::Error| {
         let text = format!(
             "no core answers at {admin} ({error}): is `garam run` running with this configuration?"
@@ -50,15 +65,19 @@ pub(crate) async fn open(admin: SocketAddr, path: &str) -> anyhow::Result<Respon
             tracing::debug!(%error, "admin connection ended");
         }
     });
-    let request =
-        Request::get(path).header("host", admin.to_string()).body(Empty::<Bytes>::new())?;
+    let request = Request::builder().method(method).uri(path);
+    let request = request.header("host", admin.to_string()).body(Empty::<Bytes>::new())?;
     let response = sender.send_request(request).await?;
     match response.status() {
-        StatusCode::OK => Ok(response),
+        StatusCode::OK | StatusCode::NO_CONTENT => Ok(response),
         status => {
             let body = response.into_body().collect().await?.to_bytes();
             let text = String::from_utf8_lossy(&body).into_owned();
-            let exit = if status == StatusCode::NOT_FOUND { Exit::NotFound } else { Exit::Failed };
+            let exit = match status {
+                StatusCode::NOT_FOUND => Exit::NotFound,
+                StatusCode::CONFLICT => Exit::Conflict,
+                _ => Exit::Failed,
+            };
             Err(coded(exit, anyhow::anyhow!(text)))
         }
     }

@@ -1,11 +1,12 @@
 //! The operator's command line: parses, calls one room, prints, and ends with a documented exit code.
 //!
 //! Data goes to stdout, talk to stderr. Verbs that ask a running core go through its admin port; verbs that look at files
-//! (`check`, `log`, `dlq`, `query`, `ca`, `agent`) work without one. Not here: what the verbs do (`app` and the rooms).
+//! (`check`, `log`, `dlq`, `query`, `backup`, `verify`, `restore`, `ca`, `agent`) work without one; `resume` does both. Not here: what the verbs do (`app` and the rooms).
 
 mod admin_client;
 mod agent;
 mod ask;
+mod backup;
 mod check;
 mod confirm;
 mod dlq;
@@ -14,6 +15,7 @@ mod log;
 mod output;
 mod query;
 mod quickstart;
+mod resume;
 mod run;
 
 use std::path::PathBuf;
@@ -64,6 +66,14 @@ enum Verb {
     /// Look into the log's files, verify and repair them
     #[command(subcommand)]
     Log(log::Verb),
+    /// Copy everything the core keeps into a new folder, while it runs or not
+    Backup(backup::Backup),
+    /// Check a backup wholly
+    Verify(backup::Verify),
+    /// Make an empty data folder out of a backup
+    Restore(backup::Restore),
+    /// Let a parked pipeline go on, by a choice where its cursor does not fit the log
+    Resume(resume::Args),
     /// Run a read-only SQL query on a pipeline's SQLite destination
     Query(query::Args),
     /// Look at quarantined records
@@ -103,6 +113,10 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Lag => ask::lag(&load(&config)?, format),
         Verb::Tap(args) => ask::tap(&load(&config)?, &args),
         Verb::Log(verb) => log::dispatch(&load(&config)?, verb, format),
+        Verb::Backup(args) => backup::backup(&load(&config)?, &args, format),
+        Verb::Verify(args) => backup::verify(&args, format),
+        Verb::Restore(args) => backup::restore(&load(&config)?, &args, format),
+        Verb::Resume(args) => resume::resume(&load(&config)?, &args, format),
         Verb::Query(args) => query::query(&load(&config)?, &args, format),
         Verb::Dlq(verb) => dlq::dispatch(&load(&config)?, verb, format),
         Verb::Ca(verb) => agent::ca(&load(&config)?, &verb),

@@ -102,7 +102,9 @@ pub(crate) fn init_logging() {
 
 fn with_code(error: StartError) -> anyhow::Error {
     let exit = match &error {
-        StartError::Log(LogError::Locked { .. }) | StartError::Bind { .. } => Exit::Conflict,
+        StartError::Log(LogError::Locked { .. })
+        | StartError::Bind { .. }
+        | StartError::Restoring(_) => Exit::Conflict,
         StartError::Meta(error) if error.kind() == FailureKind::Config => Exit::Config,
         StartError::Log(LogError::NewerFormat { .. }) | StartError::Pki(_) | StartError::Tls(_) => {
             Exit::Config

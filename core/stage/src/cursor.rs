@@ -74,6 +74,52 @@ pub struct Cursor {
     pub counters: Counters,
 }
 
+/// What an operator lets a pipeline do whose cursor does not fit its log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Choice {
+    /// Deliver again whatever the log still holds.
+    Rewind,
+    /// Stay at the offset: the destination holds everything below it.
+    Rebase,
+    /// Go on behind what cannot be delivered any more, and count it.
+    AcceptGap,
+}
+
+impl Choice {
+    /// As the command line spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rewind => "rewind",
+            Self::Rebase => "rebase",
+            Self::AcceptGap => "accept-gap",
+        }
+    }
+}
+
+impl std::str::FromStr for Choice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let all = [Self::Rewind, Self::Rebase, Self::AcceptGap];
+        let found = all.into_iter().find(|choice| choice.name() == text);
+        found.ok_or_else(|| format!("{text:?} is no choice"))
+    }
+}
+
+/// A choice made for one cursor. It names all it was made for, so that it is carried out there and nowhere else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decision {
+    pub choice: Choice,
+    /// The cursor as the operator saw it; `None`: the destination had none.
+    pub stored: Option<(Incarnation, LogOffset)>,
+    /// The life of the log that `to` is an offset of.
+    pub incarnation: Incarnation,
+    /// Where the pipeline goes on.
+    pub to: LogOffset,
+    /// Entries from here up to `to` are counted as a gap.
+    pub gap_from: Option<LogOffset>,
+}
+
 /// What the core remembers about cursors outside their destinations: so that a destination that lost its cursor is
 /// noticed, and a batch that keeps killing its worker is taken apart. Implemented by `meta`.
 #[async_trait]
@@ -87,4 +133,8 @@ pub trait CursorMemory: Send + Sync {
     async fn count_attempt(&self, key: &CursorKey, next: LogOffset) -> Result<u32, Failure>;
     /// The binding quarantine number space: how far the pipeline's quarantine producer got is in the log, not here.
     async fn clear_attempts(&self, key: &CursorKey) -> Result<(), Failure>;
+    /// What an operator decided for the key, if it was not carried out yet.
+    async fn decision(&self, key: &CursorKey) -> Result<Option<Decision>, Failure>;
+    /// The decision is carried out, or has become void.
+    async fn forget_decision(&self, key: &CursorKey) -> Result<(), Failure>;
 }

@@ -72,7 +72,7 @@ pub struct TableSpec {
 /// Contract. *Order:* batches of one cursor come one at a time, each beginning where the one before ended. *Repeats:* a
 /// batch whose outcome was unknown is offered again only after `take_over`; offering a committed batch again is refused
 /// by the cursor's compare-and-set (`Failure` of kind `Fenced`), never applied twice. *Empty batches* move the cursor
-/// alone. *Refusal:* all rows that stand in the way are named at once and nothing is committed. *Cancellation:* dropping
+/// alone, and an operator's decision may move it back. *Refusal:* all rows that stand in the way are named at once and nothing is committed. *Cancellation:* dropping
 /// a future must leave no open transaction behind: the connection is closed with it. *Shutdown:* after `flush`
 /// everything accepted is durable.
 #[async_trait]

@@ -16,7 +16,7 @@ pub mod records;
 pub use contract::{
     Column, ColumnType, Contract, ContractConfig, ContractError, Format, Reading, UnknownColumns,
 };
-pub use cursor::{Counters, Cursor, CursorKey, CursorMemory, PlanId, SlotRange};
+pub use cursor::{Choice, Counters, Cursor, CursorKey, CursorMemory, Decision, PlanId, SlotRange};
 pub use destination::{
     Destination, Durability, Outcome, Refusal, StagedBatch, TableSpec, WriteMode,
 };

@@ -7,6 +7,7 @@
 //! | file | subject |
 //! |---|---|
 //! | [`crash_points`] | a fault at every single call on files, of the core and of the agent |
+//! | [`restore`] | a core or a destination restored from an older copy |
 //! | [`outage`] | a disk without room, a destination that is locked; both come back |
 //! | [`power_loss`] | the disk is taken away under a busy core, again and again |
 //! | [`torment`] | kills, cut links and lost state, at seeded moments of a busy run |
@@ -14,6 +15,7 @@
 mod crash_points;
 pub(crate) mod home;
 mod judge;
+mod restore;
 mod outage;
 mod power_loss;
 mod torment;
@@ -23,6 +25,7 @@ use std::fmt::Display;
 use serde::Serialize;
 
 use crate::ground::Programs;
+use restore::Lost;
 use torment::Torment;
 
 /// What is done to the product.
@@ -41,6 +44,10 @@ pub(crate) enum Scenario {
     AgentStateLost(torment::Args),
     /// Kill, or fail, at every single call with which the core or the agent changes its files
     CrashPoints(crash_points::Args),
+    /// Lose the core while records go on, and restore it from an older backup
+    RestoreCoreOlder(restore::Args),
+    /// Put an older copy in the destination's place
+    RestoreDestinationOlder(restore::Args),
     /// Take the disks of the core and the agent away while a pipeline reads, on ext4 and XFS
     PowerLoss(power_loss::Args),
     /// Let the disks of the core and the agent run full, of bytes and of inodes, and make room again
@@ -58,6 +65,12 @@ impl Scenario {
     pub(crate) async fn run(self, programs: Programs) -> anyhow::Result<Outcome> {
         match self {
             Self::CrashPoints(args) => Outcome::of(&crash_points::run(&args, programs).await?),
+            Self::RestoreCoreOlder(args) => {
+                Outcome::of(&restore::run(Lost::RestoreCoreOlder, &args, programs).await?)
+            }
+            Self::RestoreDestinationOlder(args) => {
+                Outcome::of(&restore::run(Lost::RestoreDestinationOlder, &args, programs).await?)
+            }
             Self::DiskFull(args) => Outcome::of(&outage::disk_full::run(&args, programs).await?),
             Self::DestinationDown(args) => {
                 Outcome::of(&outage::destination_down::run(&args, programs).await?)

@@ -21,7 +21,7 @@ const ROOMS: [(&str, &[&str]); 12] = [
     ("core/refine", &["proto", "stage"]),
     ("core/flow", &["proto", "log", "stage"]),
     ("core/sink", &["proto", "stage"]),
-    ("core", &["proto", "disk", "log", "meta", "stage", "refine", "flow", "sink"]),
+    ("core", &["proto", "disk", "faulty-disk", "log", "meta", "stage", "refine", "flow", "sink"]),
     (
         "soak-tests",
         &["proto", "disk", "agent", "log", "meta", "stage", "refine", "flow", "sink", "core"],

@@ -9,5 +9,6 @@ mod crash;
 mod faults;
 mod oracle;
 mod random;
+mod resume;
 mod starts;
 mod world;

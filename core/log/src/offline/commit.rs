@@ -17,7 +17,7 @@ use crate::embedded::entry::Fields;
 use crate::embedded::recovery::io;
 use crate::embedded::segment;
 
-const JOURNAL: &str = "REPAIR";
+pub(super) const JOURNAL: &str = "REPAIR";
 const MAGIC: [u8; 8] = *b"GARAMREP";
 /// What a segment is called until the step.
 pub(crate) const NEW: &str = ".new";

@@ -6,11 +6,15 @@
 
 mod branch;
 pub(crate) mod commit;
+mod gather;
+mod glance;
 mod mend;
 mod repair;
 mod scan;
 mod verify;
 
 pub use branch::begin_new_life;
+pub use gather::{Gathered, GatheredFile, gather};
+pub use glance::{Glance, glance};
 pub use repair::{RepairPlan, Repaired, plan_repair, repair};
-pub use verify::{Damage, Lost, Verified, verify};
+pub use verify::{Damage, Lost, Verified, verify, verify_with};

@@ -63,11 +63,20 @@ pub fn verify(
     partitions: &[PartitionId],
     progress: &mut dyn FnMut(u64),
 ) -> Result<Vec<Verified>, LogError> {
-    let env = Env::default();
+    verify_with(&Env::default(), dir, partitions, progress)
+}
+
+/// [`verify`] on a file system of the caller's.
+pub fn verify_with(
+    env: &Env,
+    dir: &Path,
+    partitions: &[PartitionId],
+    progress: &mut dyn FnMut(u64),
+) -> Result<Vec<Verified>, LogError> {
     let mut done = 0;
     let mut verified = Vec::new();
     for partition in partitions {
-        let survey = scan::survey(&env, dir, partition, &mut |bytes| {
+        let survey = scan::survey(env, dir, partition, &mut |bytes| {
             done += bytes;
             progress(done);
         })?;

@@ -21,10 +21,10 @@ use crate::admin::answers::{
     AgentAnswer, LagAnswer, PartitionLag, PipelineAnswer, StatusAnswer, StreamAnswer, Verdict,
 };
 use crate::admin::metrics::{Exposition, Kind};
-use crate::admin::{Observe, TapRequest};
+use crate::admin::{Observe, Resumed, TapRequest};
 use crate::config::Plan;
 use crate::gateway::{Door, wall_clock_us};
-use crate::supervise::{Snapshot, State, SupervisionHandle};
+use crate::supervise::{ControlError, Snapshot, State, SupervisionHandle};
 
 /// Everything that can be looked at.
 pub(super) struct Observed {
@@ -224,6 +224,18 @@ impl Observe for Observed {
             restarts.count(&[("child", child.path.as_str())], child.restarts);
         }
         Ok(out.finish())
+    }
+
+    async fn resume(&self, pipeline: &str) -> Result<Option<Resumed>, String> {
+        if !self.pipelines.iter().any(|watched| watched.name == pipeline) {
+            return Ok(None);
+        }
+        let supervision = self.supervision.get().ok_or("the core is starting")?;
+        match supervision.resume(&format!("data/pipelines/{pipeline}")).await {
+            Ok(()) => Ok(Some(Resumed::Started)),
+            Err(ControlError::NotParked { .. }) => Ok(Some(Resumed::NotParked)),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     async fn tap(

@@ -60,6 +60,8 @@ pub(crate) struct DestinationState {
     pub(crate) refuse_everything: bool,
     pub(crate) refused_batches: u64,
     pub(crate) epochs: Vec<u64>,
+    /// Rows are unique.
+    pub(crate) unique: bool,
 }
 
 impl DestinationState {
@@ -93,7 +95,8 @@ impl DestinationState {
         }
         assert!(batch.to.counters.balanced(), "counters balance at every cursor");
         assert_eq!(batch.rows.num_rows(), batch.sources.len());
-        assert!(batch.from.next < batch.to.next, "a write moves the cursor");
+        let rows_pass = batch.from.next < batch.to.next;
+        assert!(rows_pass || batch.sources.is_empty(), "rows move the cursor forward");
         let rows: Vec<_> = batch.sources.iter().copied().zip(texts(batch)).collect();
         let (stale, fresh) =
             rows.into_iter().partition::<Vec<_>, _>(|row| row.1.starts_with("stale#"));
@@ -103,7 +106,15 @@ impl DestinationState {
             let dropped = cursor.counters.dropped.entry("stale".into()).or_default();
             *dropped += stale.len() as u64;
         }
-        self.rows.extend(fresh);
+        for row in fresh {
+            // As a table with a unique key does it: a row that is there already counts as repeated.
+            if self.unique && self.rows.contains(&row) {
+                cursor.counters.delivered -= 1;
+                *cursor.counters.dropped.entry("repeated".into()).or_default() += 1;
+            } else {
+                self.rows.push(row);
+            }
+        }
         self.cursor = Some(cursor);
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use garam_proto::LogOffset;
-use garam_stage::{CursorKey, CursorMemory, Failure};
+use garam_stage::{CursorKey, CursorMemory, Decision, Failure};
 
 use super::World;
 
@@ -14,6 +14,7 @@ pub(crate) struct MemoryState {
     pub(crate) attempts: Option<(LogOffset, u32)>,
     /// How many attempts were ever counted.
     pub(crate) counted: u32,
+    pub(crate) decision: Option<Decision>,
 }
 
 pub(crate) struct FakeMemory {
@@ -58,6 +59,18 @@ impl CursorMemory for FakeMemory {
     async fn clear_attempts(&self, _key: &CursorKey) -> Result<(), Failure> {
         self.world.step(self.life).await;
         self.world.lock().memory.attempts = None;
+        self.world.step(self.life).await;
+        Ok(())
+    }
+
+    async fn decision(&self, _key: &CursorKey) -> Result<Option<Decision>, Failure> {
+        self.world.step(self.life).await;
+        Ok(self.world.lock().memory.decision)
+    }
+
+    async fn forget_decision(&self, _key: &CursorKey) -> Result<(), Failure> {
+        self.world.step(self.life).await;
+        self.world.lock().memory.decision = None;
         self.world.step(self.life).await;
         Ok(())
     }

@@ -1,0 +1,246 @@
+//! A core that is lost and restored from an older backup; a destination that is restored to an older copy.
+//!
+//! In: a busy run. Out: every record by its id. The copy is taken after a third of the time, the loss happens after two
+//! thirds, while records go on being written; files of that time are origins younger than the copy. Promise: a restored core
+//! must stop its pipeline with choices where the destination is ahead, and be exact after the rewind that the message names;
+//! a restored destination must be exact without anybody's hand. Not here: a log that no longer holds what an older
+//! destination lacks.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::Verdict;
+use super::home::{Home, Place};
+use super::judge;
+use crate::admin;
+use crate::cli::say;
+use crate::database;
+use crate::generate::Generator;
+use crate::ground::{Ground, Programs};
+use crate::oracle::Judgement;
+use crate::rig::Rig;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// How long records are written.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(6..=86_400))]
+    seconds: u64,
+    /// Decides what is written.
+    #[arg(long, default_value_t = 7)]
+    seed: u64,
+    /// Records a second over all writers.
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    rate: u32,
+    #[command(flatten)]
+    home: Place,
+}
+
+/// What is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Lost {
+    RestoreCoreOlder,
+    RestoreDestinationOlder,
+}
+
+/// What was found.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    scenario: Lost,
+    seed: u64,
+    seconds: u64,
+    generated: u64,
+    delivered: u64,
+    quarantined: u64,
+    /// Offered again after the rewind, and dropped.
+    dropped: u64,
+    lost: u64,
+    duplicated: u64,
+    reordered: u64,
+    altered: u64,
+    misjudged: u64,
+    stopped_with_choices: bool,
+    ok: bool,
+    why: Vec<String>,
+}
+
+/// How long everything may take to arrive at the end.
+const HEALING: Duration = Duration::from_secs(120);
+/// How long a pipeline that must stop may take to say so.
+const SAYING: Duration = Duration::from_secs(20);
+const GLANCE: Duration = Duration::from_millis(100);
+
+pub(crate) async fn run(lost: Lost, args: &Args, programs: Programs) -> anyhow::Result<Report> {
+    let home = Home::make(&args.home)?;
+    let mut rig = Rig::new(Ground::at(home.path(), programs)?);
+    let outcome = play(lost, args, &mut rig).await;
+    let good = outcome.as_ref().is_ok_and(Report::ok);
+    if !good {
+        say(&rig.last_words());
+    }
+    home.leave(good);
+    outcome
+}
+
+async fn play(lost: Lost, args: &Args, rig: &mut Rig) -> anyhow::Result<Report> {
+    rig.ground.write_core("", &[rig.ground.pipe()])?;
+    rig.ground.write_agent(rig.ground.gateway, "")?;
+    rig.ground.make_certificates().await?;
+    rig.start_core()?;
+    rig.core_ready().await?;
+    rig.start_agent()?;
+    let began = Instant::now();
+    let third = Duration::from_secs(args.seconds) / 3;
+    let generator = Generator::start(&rig.ground.logs, args.seed, args.rate, args.seconds);
+    sleep_until(began + third).await;
+    generator.check()?;
+    take(lost, rig).await?;
+    sleep_until(began + third * 2).await;
+    let stopped_with_choices = lose(lost, rig).await?;
+    let book = generator.finish().await?;
+    let healed = heal(rig, book.len()).await?;
+    let mut why = rig.stop().await;
+    if !healed {
+        why.push("it does not heal".into());
+    }
+    let ground = &rig.ground;
+    let counters = database::read_counters(&ground.database).await?;
+    let found = judge::judge(ground, &ground.pipe().name, &ground.database, &book).await?;
+    why.extend(found.examples.iter().cloned());
+    let Judgement { lost: gone, duplicated, reordered, altered, misjudged, .. } = found;
+    let mut demand = |met: bool, complaint: String| {
+        if !met {
+            why.push(complaint);
+        }
+    };
+    demand(book.len() > 0, "nothing was written".into());
+    let errors = gone + duplicated + reordered + altered + misjudged;
+    demand(errors == 0, format!("{errors} errors by id"));
+    demand(counters.records_in == counters.settled(), format!("unbalanced: {counters:?}"));
+    demand(
+        (counters.delivered, counters.quarantined) == (found.delivered, found.quarantined),
+        format!("{counters:?}, but {} rows and {} aside", found.delivered, found.quarantined),
+    );
+    demand(counters.gap == 0, format!("a gap of {}", counters.gap));
+    demand(
+        stopped_with_choices == (lost == Lost::RestoreCoreOlder),
+        format!("stopped with choices: {stopped_with_choices}"),
+    );
+    Ok(Report {
+        scenario: lost,
+        seed: args.seed,
+        seconds: args.seconds,
+        generated: book.len(),
+        delivered: found.delivered,
+        quarantined: found.quarantined,
+        dropped: counters.dropped,
+        lost: gone,
+        duplicated,
+        reordered,
+        altered,
+        misjudged,
+        stopped_with_choices,
+        ok: why.is_empty(),
+        why,
+    })
+}
+
+/// Takes the copy.
+async fn take(lost: Lost, rig: &mut Rig) -> anyhow::Result<()> {
+    let backup = rig.ground.dir.join("backup");
+    match lost {
+        Lost::RestoreCoreOlder => {
+            rig.ground.garam(&["backup", &backup.display().to_string()]).await?;
+        }
+        Lost::RestoreDestinationOlder => {
+            rig.stop_core().await?;
+            database::copy(&rig.ground.database, &backup)?;
+            rig.restart_core()?;
+        }
+    }
+    Ok(())
+}
+
+/// Loses what the copy is of, and restores it. Gives whether the pipeline stopped with choices.
+async fn lose(lost: Lost, rig: &mut Rig) -> anyhow::Result<bool> {
+    let backup = rig.ground.dir.join("backup");
+    if lost == Lost::RestoreDestinationOlder {
+        rig.stop_core().await?;
+        for suffix in ["-wal", "-shm"] {
+            let _absent =
+                std::fs::remove_file(format!("{}{suffix}", rig.ground.database.display()));
+        }
+        database::copy(&backup, &rig.ground.database)?;
+        rig.restart_core()?;
+        rig.core_ready().await?;
+        return Ok(false);
+    }
+    rig.kill_core().await?;
+    std::fs::rename(&rig.ground.data_dir, rig.ground.dir.join("lost"))?;
+    let backup = backup.display().to_string();
+    rig.ground.garam(&["verify", &backup]).await?;
+    rig.ground.garam(&["restore", &backup, "--yes"]).await?;
+    rig.restart_core()?;
+    let deadline = Instant::now() + SAYING;
+    loop {
+        rig.check()?;
+        let why = admin::status(rig.ground.admin).await.map(|status| status.why.join("; "));
+        if why.is_ok_and(|why| why.contains("accept a counted gap")) {
+            break;
+        }
+        if Instant::now() > deadline {
+            return Ok(false);
+        }
+        sleep(GLANCE).await;
+    }
+    let pipe = rig.ground.pipe().name;
+    rig.ground.garam(&["resume", &pipe, "--rewind", "--yes"]).await?;
+    rig.core_ready().await?;
+    Ok(true)
+}
+
+/// Waits until as many records are delivered or put aside as were written.
+async fn heal(rig: &mut Rig, generated: u64) -> anyhow::Result<bool> {
+    let deadline = Instant::now() + HEALING;
+    while Instant::now() < deadline {
+        rig.check()?;
+        if let Ok(status) = admin::status(rig.ground.admin).await {
+            let counters = status.counters();
+            if counters.delivered + counters.quarantined >= generated {
+                return Ok(true);
+            }
+        }
+        sleep(GLANCE).await;
+    }
+    Ok(false)
+}
+
+impl Verdict for Report {
+    fn ok(&self) -> bool {
+        self.ok
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = if self.ok { "ok" } else { "FAILED" };
+        writeln!(f, "{:?}  seed {}  {} s  {verdict}", self.scenario, self.seed, self.seconds)?;
+        for (name, value) in [
+            ("generated", self.generated),
+            ("delivered", self.delivered),
+            ("quarantined", self.quarantined),
+            ("dropped", self.dropped),
+            ("lost", self.lost),
+            ("duplicated", self.duplicated),
+            ("reordered", self.reordered),
+            ("altered", self.altered),
+            ("misjudged", self.misjudged),
+        ] {
+            writeln!(f, "  {name:<12} {value:>10}")?;
+        }
+        self.why.iter().try_for_each(|why| writeln!(f, "  ! {why}"))
+    }
+}
