@@ -15,9 +15,9 @@
 mod crash_points;
 pub(crate) mod home;
 mod judge;
-mod restore;
 mod outage;
 mod power_loss;
+mod restore;
 mod torment;
 
 use std::fmt::Display;

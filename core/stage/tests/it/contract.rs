@@ -164,11 +164,16 @@ fn what_contradicts_itself_is_refused() {
 
 #[test]
 fn unknown_keys_and_values_are_errors() {
-    check("format = 'xml'", expect!["error: unknown variant `xml`, expected `line` or `json`"]);
+    check(
+        "format = 'xml'",
+        expect![
+            "error: unknown variant `xml`, expected one of `line`, `json`, `logfmt`, `csv`, `tsv`, `common`, `combined`, `syslog`, `cri`, `regex`"
+        ],
+    );
     check(
         "format = 'line'\ncolumn = 'a'",
         expect![
-            "error: unknown field `column`, expected one of `format`, `time`, `key`, `unknown`, `columns`"
+            "error: unknown field `column`, expected one of `format`, `time`, `key`, `unknown`, `columns`, `aliases`, `time_format`, `zone`, `fields`, `delimiter`, `header`, `pattern`"
         ],
     );
     check(
