@@ -11,9 +11,11 @@ mod rows;
 mod tap;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
+use garam_disk::{Fs as _, RealFs};
 use garam_log::{EmbeddedLog, LogError};
 use garam_meta::{IssuedAgent as AgentRecord, Meta, MetaError};
 use garam_stage::Failure;
@@ -67,9 +69,8 @@ pub struct App {
 impl App {
     /// Opens everything and starts the tree. The caller's runtime is the data runtime.
     pub async fn start(plan: Plan) -> Result<Self, StartError> {
-        std::fs::create_dir_all(&plan.data_dir)
-            .map_err(|error| StartError::Io { action: "make the data folder", error })?;
-        if restore::is_under_way(&garam_disk::RealFs, &plan.data_dir) {
+        make_data_dir(&plan.data_dir)?;
+        if restore::is_under_way(&RealFs, &plan.data_dir) {
             return Err(StartError::Restoring(plan.data_dir));
         }
         let pki = Pki::at(&plan.pki_dir);
@@ -156,10 +157,15 @@ impl App {
     }
 }
 
+/// The folder that holds everything, under a name that survives a power cut.
+fn make_data_dir(data_dir: &Path) -> Result<(), StartError> {
+    let failed = |error| StartError::Io { action: "make the data folder", error };
+    RealFs.create_dir(data_dir).map_err(failed)
+}
+
 /// Notes an issued certificate in the metadata.
 pub async fn record_issued(plan: &Plan, issued: &IssuedAgent) -> Result<(), StartError> {
-    std::fs::create_dir_all(&plan.data_dir)
-        .map_err(|error| StartError::Io { action: "make the data folder", error })?;
+    make_data_dir(&plan.data_dir)?;
     let not_after = issued.not_after.duration_since(UNIX_EPOCH).unwrap_or_default();
     let meta = Meta::open(&plan.meta_path()).await?;
     meta.record_agent(&AgentRecord {
