@@ -11,7 +11,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use garam_log::Log;
-use garam_stage::{Cursor, CursorMemory, Destination, Failure, Refiner};
+use garam_stage::{Cursor, CursorMemory, Destination, Failure, FailureKind, Refiner};
 use tokio::sync::{mpsc, watch};
 
 use crate::batch::Cutter;
@@ -84,6 +84,12 @@ impl Flow {
             epoch = cursor.epoch;
             let (from, to, why) = match self.flow(cursor, stop.clone()).await {
                 Ok(cursor) => return Ok(Stopped { cursor }),
+                Err(Halt::Failure(failure)) if self.was_left_behind(&failure) => {
+                    let input = &self.context.config.input;
+                    tracing::warn!(%input, error = %failure, "the log went on without this flow");
+                    unsettled = None;
+                    continue;
+                }
                 Err(Halt::Failure(failure) | Halt::Content(failure)) => return Err(failure),
                 Err(Halt::TakeOver { from, to, why }) => (from, to, why),
             };
@@ -97,6 +103,13 @@ impl Flow {
             }
             unsettled = Some(Unsettled { from, to });
         }
+    }
+
+    /// Whether the log gave up what this flow was about to read.
+    fn was_left_behind(&self, failure: &Failure) -> bool {
+        let Context { config, log, .. } = &self.context;
+        failure.kind == FailureKind::Cursor
+            && log.detached(&config.input, &config.reader_name()).is_some()
     }
 
     /// From an owned cursor to the end of this ownership.

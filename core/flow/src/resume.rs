@@ -3,7 +3,8 @@
 //! In: where cursor and log stand ([`Standing`]), a choice. Out: a [`Decision`], for whoever keeps it durably; later, at the
 //! flow's start, the cursor it leads to. Promise: a decision is carried out once, on the very cursor it was made for, in one
 //! step of the destination; a decision that no longer matches changes nothing. The books stay balanced: what is met again
-//! and lies in the quarantine is counted when it is met, what is given up is counted as a gap.
+//! and lies in the quarantine is counted when it is met, what is given up is counted as a gap. A flow that the log went on
+//! without (`on_full = "detach"`) takes the gap unasked: the configuration is the operator's answer.
 //! Not here: asking the operator and keeping the answer (the command line, `meta`).
 
 use arrow_array::RecordBatch;
@@ -95,7 +96,7 @@ pub(crate) async fn carry_out(
     let (config, memory) = (&context.config, &context.memory);
     let key = config.key();
     let Some(decision) = memory.decision(&key).await? else { return Ok(None) };
-    let Decision { choice, to, gap_from, .. } = decision;
+    let Decision { choice, to, .. } = decision;
     let (pipeline, input) = (config.pipeline, &config.input);
     if !still_holds(context, &decision, stored)? {
         tracing::warn!(%pipeline, %input, choice = choice.name(), %to,
@@ -103,6 +104,46 @@ pub(crate) async fn carry_out(
         memory.forget_decision(&key).await?;
         return Ok(None);
     }
+    let cursor = move_cursor(context, destination, stored, epoch_floor, decision).await?;
+    memory.forget_decision(&key).await?;
+    Ok(Some(cursor))
+}
+
+/// The step that a cursor takes over what the log gave up when it went on without this flow. `None`: that is not why the
+/// cursor does not fit.
+pub(crate) fn over_the_gap(
+    context: &Context,
+    stored: &Cursor,
+) -> Result<Option<Decision>, Failure> {
+    let (log, config) = (&context.log, &context.config);
+    let Some(stood) = log.detached(&config.input, &config.reader_name()) else { return Ok(None) };
+    let life = Lives::of(&**log, &config.input)?.find(stored.incarnation);
+    let known = life.is_some_and(|(_, shared)| stored.next <= shared);
+    let Bounds { incarnation, start, .. } = bounds(context)?;
+    // A cursor before the place where it stood was moved by somebody else.
+    if !known || stored.next < stood || stored.next >= start {
+        return Ok(None);
+    }
+    Ok(Some(Decision {
+        choice: Choice::AcceptGap,
+        stored: Some((stored.incarnation, stored.next)),
+        incarnation,
+        to: start,
+        gap_from: Some(stored.next),
+    }))
+}
+
+/// Writes the cursor that a decision leads to.
+pub(crate) async fn move_cursor(
+    context: &Context,
+    destination: &mut dyn Destination,
+    stored: Option<&Cursor>,
+    epoch_floor: u64,
+    decision: Decision,
+) -> Result<Cursor, Failure> {
+    let config = &context.config;
+    let Decision { choice, to, gap_from, .. } = decision;
+    let (key, pipeline, input) = (config.key(), config.pipeline, &config.input);
     context.log.pin(input, &config.reader_name(), to);
     let counters = counters(context, &decision, stored).await?;
     let before = stored.map(|cursor| cursor.counters.clone()).unwrap_or_default();
@@ -125,16 +166,15 @@ pub(crate) async fn carry_out(
             cursor
         }
     };
-    memory.forget_decision(&key).await?;
     let from = stored.map(|cursor| cursor.next.to_string());
     tracing::warn!(
         %pipeline, %input, choice = choice.name(), from = from.as_deref().unwrap_or("none"), %to,
         gap_from = gap_from.map(|from| from.to_string()),
         gap_units = cursor.counters.gap_units - before.gap_units,
         counted_again = before.quarantined.saturating_sub(cursor.counters.quarantined),
-        "the cursor was moved by an operator's decision"
+        "the cursor was moved"
     );
-    Ok(Some(cursor))
+    Ok(cursor)
 }
 
 /// Writes a cursor that this writer owns, without rows.

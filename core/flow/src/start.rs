@@ -4,7 +4,7 @@
 //! writer owns and that fits the log, with the input pinned there; or a failure that names the operator's choices.
 //! Promise: nothing is skipped and nothing repeated by guessing. On any doubt everything the log still holds is pinned
 //! and no position is changed. A cursor of an earlier life of the log goes on unasked below the branch.
-//! Not here: carrying out a choice (rewind, re-base, accepted gap), which is an operator's (`resume`).
+//! Not here: what a choice (rewind, re-base, accepted gap) leads to (`resume`).
 
 use garam_log::Bounds;
 use garam_proto::{Incarnation, LogOffset, PartitionId};
@@ -44,13 +44,36 @@ pub(crate) async fn take_position(
         Some(cursor) => fitting(context, destination, cursor).await,
         None => first(context, destination, epoch_floor).await,
     };
-    let Err(refused) = position else { return position };
+    let position = match position {
+        Err(refused) => {
+            elsewhere(context, destination, stored.as_ref(), epoch_floor, refused).await
+        }
+        fits => fits,
+    };
+    if position.is_ok() {
+        context.log.rejoin(&context.config.input, &context.config.reader_name());
+    }
+    position
+}
+
+/// Where a cursor that does not fit is moved to, by an operator or over what the log gave up.
+async fn elsewhere(
+    context: &Context,
+    destination: &mut dyn Destination,
+    stored: Option<&Cursor>,
+    epoch_floor: u64,
+    refused: Failure,
+) -> Result<Cursor, Failure> {
     hold_everything(context);
     if refused.kind != FailureKind::Cursor {
         return Err(refused);
     }
-    let decided = resume::carry_out(context, destination, stored.as_ref(), epoch_floor).await?;
-    decided.ok_or(refused)
+    if let Some(cursor) = resume::carry_out(context, destination, stored, epoch_floor).await? {
+        return Ok(cursor);
+    }
+    let Some(cursor) = stored else { return Err(refused) };
+    let Some(step) = resume::over_the_gap(context, cursor)? else { return Err(refused) };
+    resume::move_cursor(context, destination, stored, epoch_floor, step).await
 }
 
 /// The stored cursor, if it fits the log. One of an earlier life is rewritten for this one.
@@ -158,8 +181,15 @@ async fn first(
 
 /// Nothing is trimmed until somebody has decided.
 fn hold_everything(context: &Context) {
-    let start = bounds(context).map_or(LogOffset::ZERO, |bounds| bounds.start);
-    context.log.pin(&context.config.input, &context.config.reader_name(), start);
+    let start = || bounds(context).map_or(LogOffset::ZERO, |bounds| bounds.start);
+    loop {
+        let held = start();
+        context.log.pin(&context.config.input, &context.config.reader_name(), held);
+        // A pin that came after a trim holds nothing.
+        if start() == held {
+            return;
+        }
+    }
 }
 
 pub(crate) fn bounds(context: &Context) -> Result<Bounds, Failure> {

@@ -269,4 +269,11 @@ pub trait Log: Send + Sync + 'static {
 
     /// `reader` is gone: its pin no longer holds anything.
     fn unpin(&self, at: &PartitionId, reader: &str);
+
+    /// Where `reader` stood when the stream went on without it, until it rejoins. It alone may pass what is gone as a gap
+    /// without asking anybody. A reader that pins what the log still holds is waited for again.
+    fn detached(&self, at: &PartitionId, reader: &str) -> Option<LogOffset>;
+
+    /// `reader` stands inside the log.
+    fn rejoin(&self, at: &PartitionId, reader: &str);
 }

@@ -93,7 +93,10 @@ pub(super) fn log_room(plan: &Plan, pipelines: &[Pipeline]) -> LogRoom {
             partitions: stream.partitions,
             retain: stream.retain,
             quota: stream.quota,
-            on_full: OnFull::StopStream,
+            on_full: match stream.on_full {
+                crate::config::OnFull::StopStream => OnFull::StopStream,
+                crate::config::OnFull::Detach => OnFull::Detach,
+            },
             max_origins: stream.max_origins,
         })
         .chain(pipelines.iter().map(|pipeline| StreamConfig {

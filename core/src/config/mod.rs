@@ -139,7 +139,7 @@ pub struct StreamConfig {
     /// Most bytes on disk. `retain` yields to it, a cursor never does. Default 20 GiB; at least 64 MiB.
     #[serde(default = "default_quota")]
     pub quota: ByteSize,
-    /// What happens when a cursor holds the quota: `stop_stream`, its agents hold.
+    /// What happens when a cursor holds the quota. Default `stop_stream`.
     #[serde(default)]
     pub on_full: OnFull,
     /// Live origins per partition. Default 100 000.
@@ -160,8 +160,11 @@ pub enum Backend {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFull {
+    /// The stream's agents hold.
     #[default]
     StopStream,
+    /// After half a minute the stream goes on without that pipeline, which finds a counted gap when it comes back.
+    Detach,
 }
 
 /// Reads one stream and delivers to one destination.

@@ -10,7 +10,9 @@ use garam_refine::ContractRefiner;
 use garam_sink::sqlite::SqliteConfig;
 use garam_stage::Contract;
 
-use super::{Config, ConfigError, GatewayConfig, LogConfig, PipelineConfig, Start, StreamConfig};
+use super::{
+    Config, ConfigError, GatewayConfig, LogConfig, OnFull, PipelineConfig, Start, StreamConfig,
+};
 
 /// What the core will do, as `garam check` prints it.
 #[derive(Debug, Clone)]
@@ -30,6 +32,7 @@ pub struct StreamPlan {
     pub partitions: u32,
     pub retain: Duration,
     pub quota: u64,
+    pub on_full: OnFull,
     pub max_origins: u32,
     pub contract: Contract,
     pub refiner: Arc<ContractRefiner>,
@@ -132,6 +135,7 @@ fn check_stream(name: String, stream: StreamConfig) -> Result<StreamPlan, Config
         partitions: stream.partitions,
         retain: stream.retain,
         quota: stream.quota.as_u64(),
+        on_full: stream.on_full,
         max_origins: stream.max_origins,
         contract,
         refiner: Arc::new(refiner),

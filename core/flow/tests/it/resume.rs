@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use garam_flow::{Standing, Unfit};
+use garam_flow::{FlowHooks, Standing, Unfit};
 use garam_log::{Ancestor, Bounds};
 use garam_proto::{Incarnation, LogOffset};
 use garam_stage::{Choice, Cursor, Decision, FailureKind};
 
 use crate::crash::lines;
-use crate::world::{End, State, World, offset};
+use crate::world::{End, State, World, config, offset};
 
 const NEW_LIFE: Incarnation = Incarnation([9; 16]);
 
@@ -150,6 +150,64 @@ async fn what_the_log_no_longer_holds_is_a_gap_that_somebody_accepts() {
     }
     let cursor = resume(&world, Choice::AcceptGap).await;
     assert_eq!((cursor.next, cursor.counters.gaps, cursor.counters.gap_units), (offset(3), 1, 2));
+}
+
+/// The cursor stands at 0, the log begins at 2, and went on without a reader that stood at `stood`.
+fn cut_off(state: &mut State, stood: usize) {
+    let cursor = state.destination.cursor.as_mut().unwrap();
+    cursor.next = offset(0);
+    cursor.fingerprint = 0;
+    let reader = config().reader_name();
+    let input = state.log.input();
+    input.start = offset(2);
+    input.detached.insert(reader, offset(stood));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flow_the_log_went_on_without_takes_the_gap_unasked_and_once() {
+    let world = delivered().await;
+    cut_off(&mut world.lock(), 0);
+    let cursor = live_on(&world).await;
+    assert_eq!((cursor.next, cursor.counters.gaps, cursor.counters.gap_units), (offset(3), 1, 2));
+    assert!(world.lock().log.input().detached.is_empty());
+    // What is lost now was not given up by anybody.
+    world.lock().destination.cursor.as_mut().unwrap().next = offset(0);
+    stops(&world).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cursor_before_the_place_where_its_flow_was_cut_off_stops_with_choices() {
+    let world = delivered().await;
+    cut_off(&mut world.lock(), 1);
+    stops(&world).await;
+    assert_eq!(world.lock().destination.cursor.as_ref().unwrap().next, offset(0));
+}
+
+async fn stops(world: &Arc<World>) {
+    let End::Failed(failure) = world.live().await else { panic!("the flow should stop") };
+    assert_eq!(failure.kind, FailureKind::Cursor);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flow_that_is_cut_off_while_it_reads_goes_on_behind_the_gap() {
+    let world = World::new(&[lines("good"), lines("good good"), lines("good")]);
+    let life = world.be_born();
+    let (stop, stopping) = tokio::sync::watch::channel(false);
+    let flow = tokio::spawn(world.flow(life, config(), FlowHooks::default()).run(stopping));
+    world.until(|state| state.done()).await;
+    {
+        let state = &mut *world.lock();
+        // All at once, so that the reader finds the log moved on from under it.
+        (0..4).for_each(|_| state.log.push(lines("good good good")));
+        let input = state.log.input();
+        input.start = offset(6);
+        input.detached.insert(config().reader_name(), offset(3));
+    }
+    world.changed.notify_waiters();
+    world.until(|state| state.done()).await;
+    stop.send_replace(true);
+    let cursor = flow.await.unwrap().unwrap().cursor;
+    assert_eq!((cursor.next, cursor.counters.gaps, cursor.counters.gap_units), (offset(7), 1, 3));
 }
 
 #[tokio::test(start_paused = true)]

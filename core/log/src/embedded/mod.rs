@@ -18,6 +18,7 @@ mod claims;
 pub(crate) mod clock;
 pub(crate) mod config;
 pub(crate) mod create;
+mod detach;
 pub(crate) mod directory;
 pub(crate) mod entry;
 mod partition;
@@ -290,6 +291,17 @@ impl Log for EmbeddedLog {
     fn unpin(&self, at: &PartitionId, reader: &str) {
         if let Ok(partition) = self.directory.partition(at) {
             partition.unpin(reader);
+        }
+    }
+
+    fn detached(&self, at: &PartitionId, reader: &str) -> Option<LogOffset> {
+        let partition = self.directory.partition(at).ok()?;
+        partition.change_detached(|detached| detached.stood(reader))
+    }
+
+    fn rejoin(&self, at: &PartitionId, reader: &str) {
+        if let Ok(partition) = self.directory.partition(at) {
+            partition.change_detached(|detached| detached.rejoins(reader));
         }
     }
 }

@@ -39,6 +39,16 @@ pub(crate) fn next_to_go(stream: &[Candidate], limits: Limits) -> Option<usize> 
     (expired || bytes > limits.quota).then_some(number)
 }
 
+/// The partition whose oldest segment its readers have held for longest, and from where they would have to stand.
+pub(crate) fn most_held(stream: &[Candidate]) -> Option<(usize, u64)> {
+    let held = stream.iter().filter_map(|candidate| {
+        let [_, next, ..] = candidate.segments.as_slice() else { return None };
+        let needed = candidate.pin.is_some_and(|pin| pin.0 < next.base);
+        needed.then_some((next.clock_ms, candidate.number, next.base))
+    });
+    held.min().map(|(_, number, base)| (number, base))
+}
+
 impl Candidate {
     /// When the oldest segment was sealed, if no reader needs it.
     fn oldest_free(&self) -> Option<u64> {

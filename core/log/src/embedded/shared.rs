@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use garam_proto::{AgentId, Generation, Incarnation, LogOffset, OriginId, PartitionId};
 use tokio::sync::watch;
 
+use super::detach::Detached;
 use crate::api::{Ancestor, Bounds, LogError, OriginState};
 
 /// One segment file of a partition.
@@ -38,6 +39,7 @@ pub(crate) struct PartitionShared {
     /// As of the durable end. Ordered: an agent's origins lie together.
     origins: Mutex<BTreeMap<OriginId, Arc<OriginState>>>,
     pins: Mutex<BTreeMap<String, LogOffset>>,
+    detached: Mutex<Detached>,
     /// Nothing goes before this is set: a stream that is added later waits for the first pin of its own.
     trimmable: AtomicBool,
     fault: Mutex<Option<LogError>>,
@@ -73,6 +75,7 @@ impl PartitionShared {
             segments: Mutex::new(segments),
             origins: Mutex::default(),
             pins: Mutex::default(),
+            detached: Mutex::default(),
             trimmable: AtomicBool::new(false),
             fault: Mutex::default(),
             full: Mutex::default(),
@@ -155,11 +158,20 @@ impl PartitionShared {
 
     pub(crate) fn pin(&self, reader: &str, next: LogOffset) {
         held(&self.pins).insert(reader.to_owned(), next);
+        if next >= self.bounds().start {
+            held(&self.detached).holds_again(reader);
+        }
         self.set_trimmable();
     }
 
     pub(crate) fn unpin(&self, reader: &str) {
         held(&self.pins).remove(reader);
+        held(&self.detached).rejoins(reader);
+    }
+
+    /// Looks at, or changes, who was cut off.
+    pub(crate) fn change_detached<T>(&self, change: impl FnOnce(&mut Detached) -> T) -> T {
+        change(&mut held(&self.detached))
     }
 
     pub(crate) fn set_trimmable(&self) {
@@ -172,8 +184,14 @@ impl PartitionShared {
 
     /// The lowest offset a reader still needs.
     pub(crate) fn lowest_pin(&self) -> Option<(String, LogOffset)> {
-        let pins = held(&self.pins);
-        pins.iter().min_by_key(|(_, next)| **next).map(|(name, next)| (name.clone(), *next))
+        self.pins_below(LogOffset(u64::MAX)).into_iter().min_by_key(|(_, next)| *next)
+    }
+
+    /// The readers that need something below an offset, and where they stand.
+    pub(crate) fn pins_below(&self, offset: LogOffset) -> Vec<(String, LogOffset)> {
+        let (pins, detached) = (held(&self.pins), held(&self.detached));
+        let needing = pins.iter().filter(|(name, next)| **next < offset && detached.counts(name));
+        needing.map(|(name, next)| (name.clone(), *next)).collect()
     }
 
     pub(crate) fn fault(&self) -> Option<LogError> {

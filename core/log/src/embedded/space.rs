@@ -36,9 +36,6 @@ impl Writer {
 
     /// Removes every segment of the stream that age or quota gives up.
     pub(crate) fn trim(&mut self, stream: usize) {
-        if !self.directory.trimming.load(Ordering::Acquire) {
-            return;
-        }
         while let Some(number) = self.next_to_go(stream) {
             if !self.remove_oldest(number) {
                 break;
@@ -94,8 +91,16 @@ impl Writer {
             retain_ms: state.config.retain_ms(),
             quota: state.config.quota,
         };
-        let partitions =
-            state.partitions.iter().filter_map(|&n| Some((n, self.partitions.get(n)?)));
+        retention::next_to_go(&self.candidates(stream), limits)
+    }
+
+    /// The stream's partitions that may lose segments.
+    pub(crate) fn candidates(&self, stream: usize) -> Vec<Candidate> {
+        if !self.directory.trimming.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        let numbers = self.streams.get(stream).map_or(&[][..], |state| &state.partitions);
+        let partitions = numbers.iter().filter_map(|&n| Some((n, self.partitions.get(n)?)));
         // A damaged partition keeps everything: somebody has to look at it.
         let sound = partitions
             .filter(|(_, partition)| partition.live.is_ok() && partition.shared.is_trimmable());
@@ -104,7 +109,7 @@ impl Writer {
             segments: partition.shared.segments().clone(),
             pin: partition.shared.lowest_pin().map(|(_, next)| next),
         });
-        retention::next_to_go(&candidates.collect::<Vec<_>>(), limits)
+        candidates.collect()
     }
 
     /// Removes a partition's oldest segment: first from what readers see, then from the disk.

@@ -31,6 +31,8 @@ pub struct PartitionStats {
     /// Appends of what the log had already.
     pub repeats: u64,
     pub syncs: u64,
+    /// Readers the stream went on without, and where they stood.
+    pub detached: Vec<(String, LogOffset)>,
 }
 
 /// Whether a partition takes entries.
@@ -74,6 +76,7 @@ impl PartitionStats {
             stale: read(&counters.stale),
             repeats: read(&counters.repeats),
             syncs: read(&counters.syncs),
+            detached: partition.change_detached(|detached| detached.names()),
         }
     }
 }

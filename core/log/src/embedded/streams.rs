@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::Env;
 use super::config::{LogConfig, StreamConfig};
+use super::detach::Detached;
 use super::directory::{StreamShared, partition_dir};
 use super::partition::Partition;
 use super::recovery::{self, Recovered};
@@ -101,6 +102,7 @@ impl Writer {
             partitions: numbers,
             bytes: 0,
             full: None,
+            full_since: None,
             disk_full: false,
         });
         self.count_stream(number);
@@ -117,6 +119,8 @@ impl Writer {
             recovered.segments,
             end,
         );
+        let dir = partition_dir(&self.config.dir, &shared.id);
+        shared.change_detached(|detached| *detached = Detached::load(&*self.env.fs, &dir));
         if let Err(fault) = &recovered.live {
             shared.set_fault(fault);
         }

@@ -59,6 +59,8 @@ pub(crate) struct Stream {
     pub bytes: u64,
     /// Why nothing is taken until the next upkeep.
     pub full: Option<String>,
+    /// Monotonic time since when every upkeep found it so.
+    pub full_since: Option<Duration>,
     /// The last write was refused by a full disk.
     pub disk_full: bool,
 }
@@ -300,10 +302,14 @@ impl Writer {
             }
             self.trim(number);
             // Says "full" again where that is still so.
-            if self.make_room(number).is_ok() {
+            if self.make_room(number).is_ok() || self.detach(number) {
                 self.show_full(number);
+                if let Some(stream) = self.streams.get_mut(number) {
+                    stream.full_since = None;
+                }
             }
         }
+        self.forget_rejoined();
         self.roll_long_segments();
         if self.clock.now_ms(&*self.env.time) >= self.clock_saved_ms + SAVE_CLOCK_EVERY_MS {
             self.save_clock();

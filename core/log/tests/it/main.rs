@@ -5,6 +5,7 @@
 mod basics;
 mod branch;
 mod damage;
+mod detach;
 mod faults;
 mod format;
 mod kit;
@@ -12,4 +13,5 @@ mod model;
 mod power;
 mod repair;
 mod retention;
+mod room;
 mod world;

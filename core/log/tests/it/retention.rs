@@ -1,79 +1,12 @@
 //! What goes and what stays: pins, age by the log clock, quotas.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use garam_log::embedded::Env;
-use garam_log::{
-    AppendBody, Appended, EmbeddedLog, Log, LogConfig, LogError, OnFull, State, StreamConfig,
-};
+use garam_log::{AppendBody, Appended, EmbeddedLog, Log, LogConfig, LogError, State, StreamConfig};
 use garam_proto::LogOffset;
 
 use crate::kit::*;
-use crate::world::{Clock, world};
-
-const HOUR: Duration = Duration::from_secs(60 * 60);
-
-struct Room {
-    log: Arc<EmbeddedLog>,
-    clock: Clock,
-    env: Env,
-    config: LogConfig,
-    mark: u128,
-    _dir: tempfile::TempDir,
-}
-
-/// A log of one origin with small segments, kept for two hours or 1 MiB.
-async fn room() -> Room {
-    let dir = tempfile::tempdir().unwrap();
-    let (_, clock, env) = world();
-    let mut config = config(dir.path());
-    config.segment_size = 16 * 1024;
-    config.streams[0].retain = 2 * HOUR;
-    config.streams[0].quota = 1024 * 1024;
-    let log = EmbeddedLog::open_with(config.clone(), env.clone()).unwrap();
-    granted(&log, 1, 10).await;
-    Room { log, clock, env, config, mark: 0, _dir: dir }
-}
-
-impl Room {
-    async fn fill(&mut self, blocks: usize) -> Result<(), LogError> {
-        for _ in 0..blocks {
-            let payload = [b'x'; 8000];
-            append(&self.log, block(1, 10, self.mark, &payload)).await?;
-            self.mark += 8000;
-        }
-        Ok(())
-    }
-
-    fn start(&self) -> u64 {
-        self.log.bounds(&partition("s", 0)).unwrap().start.0
-    }
-
-    fn end(&self) -> LogOffset {
-        self.log.bounds(&partition("s", 0)).unwrap().end
-    }
-
-    fn pin(&self, reader: &str, next: LogOffset) {
-        self.log.pin(&partition("s", 0), reader, next);
-    }
-
-    /// Two upkeeps began and one was whole.
-    async fn upkeep(&self) {
-        let beats = self.log.progress().beats;
-        until("upkeep", async || self.log.progress().beats > beats + 2).await;
-    }
-
-    async fn reopen(&mut self) {
-        self.reopen_after(Duration::ZERO).await;
-    }
-
-    async fn reopen_after(&mut self, off: Duration) {
-        self.log.shutdown().await;
-        self.clock.skip(off);
-        self.log = EmbeddedLog::open_with(self.config.clone(), self.env.clone()).unwrap();
-    }
-}
+use crate::room::{HOUR, room};
 
 #[tokio::test]
 async fn nothing_goes_before_trimming_is_allowed_or_while_it_is_young_or_pinned() {
@@ -250,6 +183,5 @@ async fn a_configuration_that_cannot_be_served_is_refused_before_anything_is_mad
     check(|c| c.streams[0].partitions = 0, "1 to 1024");
     check(|c| c.streams[0].quota = 1, "1 MiB is the least");
     check(|c| c.streams[0].max_origins = 0, "max_origins");
-    check(|c| c.streams[0].on_full = OnFull::Detach, "not supported");
     check(|c| c.streams.push(StreamConfig::new(stream("s"))), "configured twice");
 }

@@ -43,6 +43,8 @@ struct Watched {
     stream: StreamName,
     destination: String,
     refiner: Arc<dyn Refiner>,
+    /// The names under which its flows pin the log.
+    readers: Vec<String>,
     flows: Vec<(PartitionId, Arc<FlowStats>)>,
 }
 
@@ -59,6 +61,7 @@ impl Observed {
             stream: pipeline.stream.clone(),
             destination: pipeline.destination.clone(),
             refiner: Arc::clone(&pipeline.refiner),
+            readers: pipeline.flows.iter().map(|part| part.config.reader_name()).collect(),
             flows: pipeline
                 .flows
                 .iter()
@@ -99,6 +102,23 @@ impl Observed {
             records: sum(|stats| stats.appended_records),
             state: troubled.unwrap_or_else(|| "ok".into()),
         }
+    }
+
+    /// The pipelines that a stream with `on_full = "detach"` went on without.
+    fn left_behind(&self, stats: &PartitionStats) -> Vec<String> {
+        let of_whom = |reader: &String| {
+            let known = self.pipelines.iter().find(|watched| watched.readers.contains(reader));
+            known.map_or("(removed)", |watched| watched.name.as_str())
+        };
+        let partition = &stats.partition;
+        let left = stats.detached.iter().map(|(reader, at)| {
+            let name = of_whom(reader);
+            format!(
+                "pipeline {name} was left behind at {at} of {partition}, whose quota was used up: get its \
+                 destination going, it goes on behind a counted gap"
+            )
+        });
+        left.collect()
     }
 
     fn lag_of(&self, watched: &Watched, tree: &Snapshot) -> Vec<PartitionLag> {
@@ -170,6 +190,7 @@ impl Observe for Observed {
             if let Some(trouble) = trouble(&partition.state) {
                 why.push(format!("partition {}: {trouble}", partition.partition));
             }
+            why.extend(self.left_behind(partition));
         }
         for watched in &self.pipelines {
             if watched.flows.iter().any(|(_, stats)| stats.cursor().is_none()) {

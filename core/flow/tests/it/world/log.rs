@@ -52,6 +52,7 @@ pub(crate) struct Partition {
     unsynced: Vec<Unsynced>,
     origins: BTreeMap<OriginId, OriginState>,
     pub(crate) pins: BTreeMap<String, LogOffset>,
+    pub(crate) detached: BTreeMap<String, LogOffset>,
 }
 
 struct Unsynced {
@@ -145,6 +146,7 @@ impl Partition {
             unsynced: Vec::new(),
             origins: BTreeMap::new(),
             pins: BTreeMap::new(),
+            detached: BTreeMap::new(),
         }
     }
 
@@ -345,6 +347,15 @@ impl Log for FakeLog {
     fn unpin(&self, at: &PartitionId, reader: &str) {
         let mut state = self.world.lock();
         state.log.partitions.get_mut(at).unwrap().pins.remove(reader);
+    }
+
+    fn detached(&self, at: &PartitionId, reader: &str) -> Option<LogOffset> {
+        self.world.lock().log.partitions[at].detached.get(reader).copied()
+    }
+
+    fn rejoin(&self, at: &PartitionId, reader: &str) {
+        let mut state = self.world.lock();
+        state.log.partitions.get_mut(at).unwrap().detached.remove(reader);
     }
 }
 

@@ -1,0 +1,141 @@
+//! `on_full = "detach"`: the stream goes on without the reader that keeps it full, and that is on record first.
+
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use garam_log::{EmbeddedLog, Log, LogError, OnFull, State};
+use garam_proto::LogOffset;
+
+use crate::kit::*;
+use crate::room::{Room, room_with};
+use crate::world::Fault;
+
+const PATIENCE: Duration = Duration::from_secs(31);
+
+/// A full stream with a reader at its start and one at its end.
+async fn full() -> Room {
+    let mut room = room_with(|stream| stream.on_full = OnFull::Detach).await;
+    room.pin("slow", LogOffset(0));
+    room.pin("fast", LogOffset(100));
+    room.log.allow_trimming();
+    assert!(matches!(room.fill(300).await, Err(LogError::Full { .. })));
+    assert_eq!(room.start(), 0);
+    room
+}
+
+fn stood(room: &Room, reader: &str) -> Option<LogOffset> {
+    room.log.detached(&partition("s", 0), reader)
+}
+
+async fn detached(room: &mut Room) {
+    room.upkeep().await;
+    room.clock.pass(PATIENCE);
+    until("the stream goes on", async || stood(room, "slow").is_some()).await;
+}
+
+#[tokio::test]
+async fn a_reader_that_keeps_its_stream_full_is_cut_off_and_the_stream_goes_on() {
+    let mut room = full().await;
+    room.upkeep().await;
+    assert!(matches!(room.fill(1).await, Err(LogError::Full { .. })), "it waits at first");
+    assert_eq!(stood(&room, "slow"), None);
+    detached(&mut room).await;
+    assert_eq!(stood(&room, "slow"), Some(LogOffset(0)));
+    assert_eq!(stood(&room, "fast"), None, "it was not in the way");
+    room.log.unpin(&partition("s", 0), "fast");
+    until("room again", async || room.log.stats()[0].state == State::Ok).await;
+    room.fill(300).await.unwrap();
+    assert!(room.start() > 100);
+    assert!(room.log.stats()[0].bytes <= 1024 * 1024 + 9000, "it stays inside its quota");
+    assert_eq!(room.log.stats()[0].detached, [("slow".to_owned(), LogOffset(0))]);
+}
+
+#[tokio::test]
+async fn that_it_was_cut_off_survives_a_restart_and_ends_when_it_rejoins() {
+    let mut room = full().await;
+    detached(&mut room).await;
+    until("trimmed", async || room.start() > 0).await;
+    room.reopen().await;
+    assert_eq!(stood(&room, "slow"), Some(LogOffset(0)));
+    room.pin("slow", LogOffset(room.start()));
+    assert_eq!(stood(&room, "slow"), Some(LogOffset(0)), "it may still pass the gap");
+    assert_eq!(room.log.stats()[0].detached, [], "it is waited for again");
+    room.log.rejoin(&partition("s", 0), "slow");
+    assert_eq!(stood(&room, "slow"), None);
+    room.upkeep().await;
+    room.reopen().await;
+    assert_eq!(stood(&room, "slow"), None);
+}
+
+#[tokio::test]
+async fn a_reader_that_is_back_holds_its_stream_and_keeps_the_place_of_its_first_gap() {
+    let mut room = full().await;
+    detached(&mut room).await;
+    room.log.unpin(&partition("s", 0), "fast");
+    room.fill(100).await.unwrap();
+    let start = room.start();
+    room.pin("slow", LogOffset(start));
+    assert!(room.fill(300).await.is_err());
+    assert_eq!(room.start(), start);
+    room.upkeep().await;
+    room.clock.pass(PATIENCE);
+    until("cut off again", async || room.start() > start).await;
+    assert_eq!(stood(&room, "slow"), Some(LogOffset(0)), "it did not get past the first gap");
+    room.pin("slow", LogOffset(start));
+    room.fill(100).await.unwrap();
+    assert!(room.start() > start, "a pin below the log holds nothing");
+}
+
+#[tokio::test]
+async fn nothing_is_removed_before_it_is_on_record_who_needed_it() {
+    for fault in [
+        Fault::Create(ErrorKind::StorageFull),
+        Fault::Write(ErrorKind::StorageFull),
+        Fault::Sync,
+        Fault::SyncDir,
+    ] {
+        let mut room = full().await;
+        room.disk.breaks(fault, if fault == Fault::SyncDir { "0000" } else { "DETACHED" });
+        room.upkeep().await;
+        room.clock.pass(PATIENCE);
+        room.upkeep().await;
+        assert_eq!((room.start(), stood(&room, "slow")), (0, None), "{fault:?}");
+        assert!(matches!(room.fill(1).await, Err(LogError::Full { .. })), "{fault:?}");
+        room.disk.heals();
+        until("recorded and trimmed", async || stood(&room, "slow").is_some() && room.start() > 0)
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_read_names_nobody() {
+    let mut room = full().await;
+    detached(&mut room).await;
+    room.log.shutdown().await;
+    let path = room.config.dir.join("s/0000/DETACHED");
+    let good = std::fs::read(&path).unwrap();
+    for at in 0..good.len() {
+        let mut bad = good.clone();
+        bad[at] ^= 0x10;
+        std::fs::write(&path, &bad).unwrap();
+        let log = EmbeddedLog::open_with(room.config.clone(), room.env.clone()).unwrap();
+        assert_eq!(log.detached(&partition("s", 0), "slow"), None, "byte {at}");
+        log.shutdown().await;
+        std::fs::write(&path, &good[..at]).unwrap();
+        let log = EmbeddedLog::open_with(room.config.clone(), room.env.clone()).unwrap();
+        assert_eq!(log.detached(&partition("s", 0), "slow"), None, "cut at {at}");
+        log.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn stop_stream_waits_for_ever() {
+    let mut room = room_with(|_| {}).await;
+    room.pin("slow", LogOffset(0));
+    room.log.allow_trimming();
+    assert!(room.fill(300).await.is_err());
+    room.upkeep().await;
+    room.clock.pass(PATIENCE);
+    room.upkeep().await;
+    assert_eq!((room.start(), stood(&room, "slow")), (0, None));
+}
