@@ -11,7 +11,7 @@
 //!
 //! After a kill (or a torn write and a kill) the program is started again and the workload goes on. After an error of the
 //! disk the program may heal by itself, or end, or say that it is degraded, and is then restarted; to be stuck and silent is
-//! an error. No space must heal by itself once the program has started.
+//! an error. No space must heal by itself once the program has started, unless a sync said so: that is an error of the disk.
 
 mod coverage;
 mod lane;
@@ -28,6 +28,7 @@ use serde::Serialize;
 use crate::cli::say;
 use crate::ground::{Ground, Programs, free_port};
 use crate::scenario::Verdict;
+use crate::scenario::findings::{self, Errors};
 use crate::scenario::home::{Home, Place};
 use crate::tracer::Fault;
 use coverage::{Coverage, Errand, QUIET, Site};
@@ -76,11 +77,8 @@ pub(crate) struct Report {
     calls_traced: u64,
     calls_injected: u64,
     not_reached: u64,
-    lost: u64,
-    duplicated: u64,
-    reordered: u64,
-    altered: u64,
-    misjudged: u64,
+    #[serde(flatten)]
+    errors: Errors,
     /// Checkpoints, log ends and cursors that stood lower after a restart than before it.
     regressions: u64,
     restarts: u64,
@@ -299,11 +297,7 @@ impl Report {
     }
 
     fn add(&mut self, (program, mode): (Program, Fault), run: &Run) {
-        self.lost += run.found.lost;
-        self.duplicated += run.found.duplicated;
-        self.reordered += run.found.reordered;
-        self.altered += run.found.altered;
-        self.misjudged += run.found.misjudged;
+        self.errors.add(&run.found);
         self.regressions += run.regressions;
         self.restarts += run.restarts;
         self.restarts_failed += run.restarts_failed;
@@ -340,22 +334,16 @@ impl fmt::Display for Report {
                  last {quiet_runs} of them without a new call"
             )?;
         }
-        for (name, value) in [
-            ("not reached", self.not_reached),
-            ("lost", self.lost),
-            ("duplicated", self.duplicated),
-            ("reordered", self.reordered),
-            ("altered", self.altered),
-            ("misjudged", self.misjudged),
+        let mut rows = vec![("not reached", self.not_reached)];
+        rows.extend(self.errors.rows());
+        rows.extend([
             ("regressions", self.regressions),
             ("restarts", self.restarts),
             ("restarts failed", self.restarts_failed),
             ("healed", self.healed),
             ("degraded", self.degraded),
             ("ended", self.ended),
-        ] {
-            writeln!(f, "  {name:<16} {value:>10}")?;
-        }
-        self.why.iter().try_for_each(|why| writeln!(f, "  ! {why}"))
+        ]);
+        findings::table(f, &rows, &self.why)
     }
 }
