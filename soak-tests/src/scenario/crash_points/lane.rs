@@ -223,10 +223,16 @@ impl Trial {
         Ok(self.tracing.calls()?.struck.is_some())
     }
 
-    /// Only what failed with an error of the disk, and only once. A full disk has to heal by itself.
+    /// Only what failed with an error of the disk, and only once. A full disk has to heal by itself, unless a sync said so:
+    /// what a sync refused may be gone, so it is never tried again.
     fn may_be_restarted(&self) -> anyhow::Result<bool> {
-        let broken = matches!(self.tracing.strike, Some((_, Fault::Eio)));
-        Ok(broken && self.run.restarts == 0 && self.is_struck()?)
+        if self.run.restarts > 0 {
+            return Ok(false);
+        }
+        let Some(struck) = self.tracing.calls()?.struck else { return Ok(false) };
+        let fault = self.tracing.strike.as_ref().map(|(_, fault)| *fault);
+        let sync = struck.starts_with("fsync ") || struck.starts_with("fdatasync ");
+        Ok(fault == Some(Fault::Eio) || fault == Some(Fault::Enospc) && sync)
     }
 
     /// Starts again what has ended. Only the struck process may, and only once.
