@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
-/// What mkfs.xfs needs at least; the image has holes.
-const IMAGE: u64 = 512 * 1024 * 1024;
+/// Room for everything that a hundred rounds keep; the image has holes.
+const IMAGE: u64 = 8 * 1024 * 1024 * 1024;
 /// How long a process that was killed may keep a mount busy.
 const BUSY: Duration = Duration::from_secs(10);
 const GLANCE: Duration = Duration::from_millis(10);

@@ -35,8 +35,16 @@ pub(crate) struct Tracing {
     /// What counts as state.
     pub(crate) state: Vec<PathBuf>,
     pub(crate) report: PathBuf,
-    /// Which call is struck, and how.
-    pub(crate) strike: Option<(u64, Fault)>,
+    /// A file of the sites that are spared, and what happens at the first other one.
+    pub(crate) strike: Option<(PathBuf, Fault)>,
+}
+
+/// What a traced program did so far.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Calls {
+    /// The sites in the order of the calls, up to the struck one: what comes behind it is its consequence.
+    pub(crate) made: Vec<String>,
+    pub(crate) struck: Option<String>,
 }
 
 impl Tracing {
@@ -46,19 +54,33 @@ impl Tracing {
         for state in &self.state {
             command.arg("--state").arg(state);
         }
-        if let Some((at, fault)) = self.strike {
-            command.arg("--at").arg(at.to_string()).arg("--fault").arg(fault.name());
+        if let Some((spare, fault)) = &self.strike {
+            command.arg("--spare").arg(spare).arg("--fault").arg(fault.name());
         }
         command.arg("--").arg(program);
         Ok(command)
     }
 
-    /// The calls it has listed so far, and whether one was struck.
-    pub(crate) fn calls(&self) -> anyhow::Result<(u64, bool)> {
+    /// The calls it has listed so far.
+    pub(crate) fn calls(&self) -> anyhow::Result<Calls> {
         let report = std::fs::read_to_string(&self.report).context("there is no trace")?;
-        let calls = report.lines().skip(1).count() as u64;
-        Ok((calls, report.lines().any(|line| line.ends_with(" hit"))))
+        Ok(parse_calls(&report))
     }
+}
+
+fn parse_calls(report: &str) -> Calls {
+    let mut calls = Calls::default();
+    // A line without an end is still being written.
+    let whole = report.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    for line in whole.lines().skip(1) {
+        let struck = line.strip_suffix(" hit");
+        calls.made.push(struck.unwrap_or(line).to_owned());
+        if let Some(site) = struck {
+            calls.struck = Some(site.to_owned());
+            break;
+        }
+    }
+    calls
 }
 
 /// Processor time and memory of a process so far.
@@ -208,6 +230,15 @@ mod tests {
         assert_eq!(cpu_seconds(stat), Some(3.0));
         assert_eq!(peak_mib("Name:\tx\nVmHWM:\t    2048 kB\n"), Some(2.0));
         assert_eq!(cpu_seconds("nothing"), None);
+    }
+
+    #[test]
+    fn what_comes_behind_the_struck_call_is_its_consequence() {
+        let calls = parse_calls("pid 7\nmkdir core 1\nfsync core 1 hit\nunlink core/x 1\n");
+        assert_eq!(calls.made, ["mkdir core 1", "fsync core 1"]);
+        assert_eq!(calls.struck.as_deref(), Some("fsync core 1"));
+        let begun = parse_calls("pid 7\nmkdir core 1\nfsync co");
+        assert_eq!(begun, Calls { made: vec!["mkdir core 1".into()], struck: None });
     }
 
     #[tokio::test]

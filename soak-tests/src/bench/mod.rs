@@ -1,13 +1,14 @@
 //! The home of every measured claim: `garam-soak bench NAME`.
 //!
 //! A benchmark prints figures; it judges nothing and asserts no time. `ship` runs the real binaries beside this program;
-//! `log` uses the log as a library, since what it measures has no command line. Figures from debug builds are labelled as
+//! `log` and `recovery` use the log as a library, since what they measure has no command line. Figures from debug builds are labelled as
 //! such on stderr.
 
 mod corpus;
 mod log;
 mod place;
 mod producer;
+mod recovery;
 mod ship;
 
 use std::fmt;
@@ -27,6 +28,8 @@ pub(crate) enum Verb {
     Ship(ship::Args),
     /// Durable appends to the log, beside what the disk can do: throughput, delay, processor time
     Log(log::Args),
+    /// Opening a log that was not closed: time and bytes, by its size and its unsealed tail
+    Recovery(recovery::Args),
 }
 
 /// What a benchmark found.
@@ -35,6 +38,7 @@ pub(crate) enum Verb {
 pub(crate) enum Figures {
     Ship(ship::Figures),
     Log(log::Figures),
+    Recovery(recovery::Figures),
 }
 
 pub(crate) async fn run(verb: Verb, bin_dir: Option<&Path>) -> anyhow::Result<Figures> {
@@ -44,6 +48,7 @@ pub(crate) async fn run(verb: Verb, bin_dir: Option<&Path>) -> anyhow::Result<Fi
     Ok(match verb {
         Verb::Ship(args) => Figures::Ship(ship::run(args, Programs::find(bin_dir)?).await?),
         Verb::Log(args) => Figures::Log(log::run(args).await?),
+        Verb::Recovery(args) => Figures::Recovery(recovery::run(args).await?),
     })
 }
 
@@ -68,6 +73,7 @@ impl fmt::Display for Figures {
         match self {
             Self::Ship(figures) => figures.fmt(f),
             Self::Log(figures) => figures.fmt(f),
+            Self::Recovery(figures) => figures.fmt(f),
         }
     }
 }

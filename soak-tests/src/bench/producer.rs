@@ -19,20 +19,20 @@ pub(super) struct Producer {
 }
 
 impl Producer {
-    /// Registers origin `number` and waits until that is durable.
+    /// Registers origin `number`, or takes it up where it stands, and waits until that is durable.
     pub(super) async fn claim(
         log: &EmbeddedLog,
         stream: &StreamName,
         number: u32,
         block: u32,
     ) -> anyhow::Result<Self> {
-        let origin = register(log, stream, number).await?.wait().await?.state.origin;
+        let state = register(log, stream, number).await?.wait().await?.state;
         let payload = noise(block as usize, u64::from(number));
         let header = BlockHeader {
-            origin,
+            origin: state.origin,
             session: SESSION,
-            from: 0,
-            to: u128::from(block),
+            from: state.mark,
+            to: state.mark + u128::from(block),
             records: 1,
             kind: BlockKind::Lines,
             flags: 0,

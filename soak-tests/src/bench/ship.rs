@@ -72,6 +72,7 @@ pub(crate) struct Figures {
     agent_cpu_s: f64,
     mib_per_agent_cpu_s: f64,
     core_cpu_s: f64,
+    mib_per_core_cpu_s: f64,
     agent_rss_mib: f64,
     core_rss_mib: f64,
     ack_p50_ms: f64,
@@ -130,11 +131,13 @@ async fn measure(args: &Args, rig: &mut Rig) -> anyhow::Result<Figures> {
     say(&format!("appending 10 MiB a second for {} s", args.seconds));
     let delays = delays(rig, &socket, (&live, known), args).await?;
     let raw_mib = raw as f64 / MIB;
+    let core_cpu_s = core.cpu_s - before.cpu_s;
     Ok(Figures {
         raw_mib: round(raw_mib),
         agent_cpu_s: round(agent.cpu_s),
         mib_per_agent_cpu_s: round(raw_mib / agent.cpu_s.max(0.01)),
-        core_cpu_s: round(core.cpu_s - before.cpu_s),
+        core_cpu_s: round(core_cpu_s),
+        mib_per_core_cpu_s: round(raw_mib / core_cpu_s.max(0.01)),
         agent_rss_mib: round(agent.peak_mib),
         core_rss_mib: round(core.peak_mib),
         ack_p50_ms: round(percentile(&delays, 0.50)),
@@ -275,12 +278,13 @@ impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:.0} MiB raw: agent {:.2} CPU-s, {:.0} MiB per CPU-s, {:.0} MiB memory; core {:.2} CPU-s, {:.0} MiB memory",
+            "{:.0} MiB raw: agent {:.2} CPU-s, {:.0} MiB per CPU-s, {:.0} MiB memory; core {:.2} CPU-s, {:.0} MiB per CPU-s, {:.0} MiB memory",
             self.raw_mib,
             self.agent_cpu_s,
             self.mib_per_agent_cpu_s,
             self.agent_rss_mib,
             self.core_cpu_s,
+            self.mib_per_core_cpu_s,
             self.core_rss_mib
         )?;
         writeln!(

@@ -13,6 +13,7 @@
 //! | [`torment`] | kills, cut links and lost state, at seeded moments of a busy run |
 
 mod crash_points;
+mod findings;
 pub(crate) mod home;
 mod judge;
 mod outage;

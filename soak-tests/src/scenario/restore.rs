@@ -13,6 +13,7 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Verdict;
+use super::findings::{self, Errors};
 use super::home::{Home, Place};
 use super::judge;
 use crate::admin;
@@ -20,7 +21,6 @@ use crate::cli::say;
 use crate::database;
 use crate::generate::Generator;
 use crate::ground::{Ground, Programs};
-use crate::oracle::Judgement;
 use crate::rig::Rig;
 
 #[derive(Debug, clap::Args)]
@@ -57,11 +57,8 @@ pub(crate) struct Report {
     quarantined: u64,
     /// Offered again after the rewind, and dropped.
     dropped: u64,
-    lost: u64,
-    duplicated: u64,
-    reordered: u64,
-    altered: u64,
-    misjudged: u64,
+    #[serde(flatten)]
+    errors: Errors,
     stopped_with_choices: bool,
     ok: bool,
     why: Vec<String>,
@@ -110,15 +107,15 @@ async fn play(lost: Lost, args: &Args, rig: &mut Rig) -> anyhow::Result<Report> 
     let counters = database::read_counters(&ground.database).await?;
     let found = judge::judge(ground, &ground.pipe().name, &ground.database, &book).await?;
     why.extend(found.examples.iter().cloned());
-    let Judgement { lost: gone, duplicated, reordered, altered, misjudged, .. } = found;
+    let mut errors = Errors::default();
+    errors.add(&found);
     let mut demand = |met: bool, complaint: String| {
         if !met {
             why.push(complaint);
         }
     };
     demand(book.len() > 0, "nothing was written".into());
-    let errors = gone + duplicated + reordered + altered + misjudged;
-    demand(errors == 0, format!("{errors} errors by id"));
+    demand(errors.total() == 0, format!("{} errors by id", errors.total()));
     demand(counters.records_in == counters.settled(), format!("unbalanced: {counters:?}"));
     demand(
         (counters.delivered, counters.quarantined) == (found.delivered, found.quarantined),
@@ -137,11 +134,7 @@ async fn play(lost: Lost, args: &Args, rig: &mut Rig) -> anyhow::Result<Report> 
         delivered: found.delivered,
         quarantined: found.quarantined,
         dropped: counters.dropped,
-        lost: gone,
-        duplicated,
-        reordered,
-        altered,
-        misjudged,
+        errors,
         stopped_with_choices,
         ok: why.is_empty(),
         why,
@@ -228,19 +221,13 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verdict = if self.ok { "ok" } else { "FAILED" };
         writeln!(f, "{:?}  seed {}  {} s  {verdict}", self.scenario, self.seed, self.seconds)?;
-        for (name, value) in [
+        let mut rows = vec![
             ("generated", self.generated),
             ("delivered", self.delivered),
             ("quarantined", self.quarantined),
             ("dropped", self.dropped),
-            ("lost", self.lost),
-            ("duplicated", self.duplicated),
-            ("reordered", self.reordered),
-            ("altered", self.altered),
-            ("misjudged", self.misjudged),
-        ] {
-            writeln!(f, "  {name:<12} {value:>10}")?;
-        }
-        self.why.iter().try_for_each(|why| writeln!(f, "  ! {why}"))
+        ];
+        rows.extend(self.errors.rows());
+        findings::table(f, &rows, &self.why)
     }
 }

@@ -1,22 +1,24 @@
 //! `garam-soak trace`: runs a program and strikes at exactly one of the calls with which it changes its state.
 //!
-//! In: a program, the files and folders that are its state, which fault at which call. Out: a report, one line per call.
-//! Promise: calls are numbered over **all threads**, in the order in which the kernel is entered, so that the numbers 1 to
-//! the last one of an undisturbed run name every call, and a fault at number N strikes call N and no other. (`strace -e
-//! inject` counts per thread: which thread comes first to its N-th write is chance, and some calls would never be reached.)
-//! A kill strikes when the kernel is entered: the call is not carried out, all before it are. The traced program ends with
-//! the tracer. Not here: which runs are made, and what must hold afterwards (`scenario::crash_points`).
+//! In: a program, the files and folders that are its state, which calls are spared, a fault. Out: a report, one line per call.
+//! Promise: a call is known by its *site*: its name, what kind of file it is about, and how many of this sort came before it
+//! in **all threads** together. What differs from run to run in a file's name is left out ([`site`]), so a site names the same
+//! call in every run. The first call whose site is not spared is struck, and no other. (`strace -e inject` counts per thread:
+//! which thread comes first to its N-th write is chance.) A kill strikes when the kernel is entered: the call is not carried
+//! out, all before it are. The traced program ends with the tracer. Not here: which runs are made, and what must hold
+//! afterwards (`scenario::crash_points`).
 //!
 //! ```text
 //! pid 4711
-//! 1 mkdir /w/core/log
-//! 2 fsync /w/core
-//! 3 pwrite64 /w/core/log/soak/0000/0000.seg hit
+//! mkdir core/log 1
+//! fsync core 1
+//! pwrite64 core/log/soak/*/*.seg 1 hit
 //! ```
 
 mod calls;
+mod site;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
@@ -31,6 +33,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use calls::Call;
+use site::Sites;
 
 /// What happens at the chosen call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, clap::ValueEnum)]
@@ -66,9 +69,9 @@ pub(crate) struct Args {
     /// Where the calls are listed.
     #[arg(long)]
     report: PathBuf,
-    /// Strike at this call; without it, only list them.
+    /// Strike at the first call whose site is not in this file, one a line; without it, only list them.
     #[arg(long)]
-    at: Option<u64>,
+    spare: Option<PathBuf>,
     #[arg(long, value_enum, default_value = "kill")]
     fault: Fault,
     #[arg(last = true, required = true)]
@@ -83,7 +86,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut report = File::create(&args.report)
         .with_context(|| format!("cannot create {}", args.report.display()))?;
     writeln!(report, "pid {root}")?;
-    let mut tracer = Tracer { args, root, report, calls: 0, failing: HashMap::new() };
+    let spared = args.spare.as_deref().map(read_lines).transpose()?;
+    let sites = Sites::of(&args.state);
+    let mut tracer =
+        Tracer { fault: args.fault, root, report, sites, spared, failing: HashMap::new() };
     loop {
         let status = waitpid(None, Some(WaitPidFlag::__WALL)).context("cannot wait")?;
         match status {
@@ -146,12 +152,19 @@ fn gone_is_fine(error: anyhow::Error) -> anyhow::Result<()> {
     }
 }
 
+fn read_lines(path: &Path) -> anyhow::Result<HashSet<String>> {
+    let text = std::fs::read_to_string(path);
+    let text = text.with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
 struct Tracer<'a> {
-    args: &'a Args,
+    fault: Fault,
     root: Pid,
     report: File,
-    /// How many calls on the state there were.
-    calls: u64,
+    sites: Sites<'a>,
+    /// None: nothing is struck any more.
+    spared: Option<HashSet<String>>,
     /// Threads inside the call that was struck, and what their call shall answer; none: it dies after it.
     failing: HashMap<Pid, Option<i32>>,
 }
@@ -164,15 +177,15 @@ impl Tracer<'_> {
     fn entered(&mut self, pid: Pid) -> anyhow::Result<()> {
         let mut registers = ptrace::getregs(pid)?;
         let Some(call) = Call::of(pid, &registers) else { return Ok(()) };
-        let Some(path) = call.paths.iter().find(|path| self.is_state(path)) else { return Ok(()) };
-        self.calls += 1;
-        let struck = self.args.at == Some(self.calls);
+        let Some(site) = self.sites.next(&call) else { return Ok(()) };
+        let struck = self.spared.as_ref().is_some_and(|spared| !spared.contains(&site));
         let mark = if struck { " hit" } else { "" };
-        writeln!(self.report, "{} {} {}{mark}", self.calls, call.name, path.display())?;
+        writeln!(self.report, "{site}{mark}")?;
         if !struck {
             return Ok(());
         }
-        let errno = match self.args.fault {
+        self.spared = None;
+        let errno = match self.fault {
             Fault::Kill => return Ok(kill(self.root, Signal::SIGKILL)?),
             Fault::Tear => {
                 if call.is_write {
@@ -202,34 +215,5 @@ impl Tracer<'_> {
                 Ok(ptrace::setregs(pid, registers)?)
             }
         }
-    }
-
-    fn is_state(&self, path: &Path) -> bool {
-        self.args.state.iter().any(|state| belongs(path, state))
-    }
-}
-
-/// Whether a path is the state, lies in it, or is one of the files that SQLite puts beside it.
-fn belongs(path: &Path, state: &Path) -> bool {
-    path.starts_with(state)
-        || path
-            .to_str()
-            .zip(state.to_str())
-            .and_then(|(path, state)| path.strip_prefix(state))
-            .is_some_and(|rest| rest.starts_with('-'))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn state_is_a_folder_or_a_database_with_its_companions() {
-        let belongs = |path: &str, state: &str| belongs(Path::new(path), Path::new(state));
-        assert!(belongs("/w/core/log/CLOCK", "/w/core"));
-        assert!(belongs("/w/core", "/w/core"));
-        assert!(belongs("/w/data.sqlite-wal", "/w/data.sqlite"));
-        assert!(!belongs("/w/core.log", "/w/core"));
-        assert!(!belongs("/w", "/w/core"));
     }
 }

@@ -174,6 +174,12 @@ impl PartitionShared {
         change(&mut held(&self.detached))
     }
 
+    /// Takes over what readers asked of the same partition before it could be opened.
+    pub(crate) fn inherit(&self, before: &Self) {
+        held(&self.pins).extend(held(&before.pins).clone());
+        self.trimmable.fetch_or(before.is_trimmable(), Ordering::AcqRel);
+    }
+
     pub(crate) fn set_trimmable(&self) {
         self.trimmable.store(true, Ordering::Release);
     }

@@ -83,6 +83,7 @@ impl PartitionStats {
 
 fn state(fault: Option<LogError>, full: Option<String>) -> State {
     match (fault, full) {
+        (Some(LogError::Full { why, .. }), _) => State::Full(why),
         (Some(fault), _) => State::Stopped(fault.to_string()),
         (None, Some(why)) => State::Full(why),
         (None, None) => State::Ok,

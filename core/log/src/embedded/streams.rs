@@ -2,7 +2,8 @@
 //!
 //! In: a stream's configuration. Out: its partitions, recovered or created, and shown in the directory.
 //! Promise: a folder of a newer build is refused before anything is changed; a partition that cannot be opened is shown
-//! as stopped and keeps no other from serving; partitions are never dropped because the configuration has fewer.
+//! as stopped and keeps no other from serving; one that a full disk kept from being opened is opened when there is room;
+//! partitions are never dropped because the configuration has fewer.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use super::directory::{StreamShared, partition_dir};
 use super::partition::Partition;
 use super::recovery::{self, Recovered};
 use super::shared::PartitionShared;
-use super::writer::{Stream, Writer};
+use super::writer::{Stream, Writer, is_full};
 use crate::api::LogError;
 
 /// Looks at everything on disk that this configuration would open, and changes nothing.
@@ -89,13 +90,11 @@ impl Writer {
                 Err(error @ LogError::NewerFormat { .. }) => return Err(error),
                 Err(error) => not_opened(&id, &error),
             };
+            let partition = self.taken_in(self.partitions.len(), number, id, recovered);
             numbers.push(self.partitions.len());
-            self.take_in(number, id, recovered);
+            self.partitions.push(partition);
         }
-        let shared: Vec<_> =
-            numbers.iter().filter_map(|&n| Some(self.partitions.get(n)?.shared.clone())).collect();
         self.stream_numbers.insert(config.name.clone(), number);
-        self.directory.show(StreamShared { config: config.clone(), partitions: shared });
         self.streams.push(Stream {
             segment_size: self.config.segment_size_of(&config),
             config,
@@ -105,12 +104,51 @@ impl Writer {
             full_since: None,
             disk_full: false,
         });
+        self.show(number);
         self.count_stream(number);
         Ok(())
     }
 
-    fn take_in(&mut self, stream: usize, id: PartitionId, recovered: Recovered) {
-        let number = self.partitions.len();
+    /// Opens what a full disk kept from being opened. It does what a restart would do, from the beginning.
+    pub(crate) fn open_what_had_no_room(&mut self) {
+        let clock_ms = self.clock.now_ms(&*self.env.time);
+        for number in 0..self.partitions.len() {
+            let Some(partition) = self.partitions.get(number) else { continue };
+            if !matches!(partition.live, Err(LogError::Full { .. })) {
+                continue;
+            }
+            let (stream, before) = (partition.stream, partition.shared.clone());
+            let id = before.id.clone();
+            let dir = partition_dir(&self.config.dir, &id);
+            let recovered = match recovery::open(&self.env, &dir, &id, clock_ms) {
+                Err(LogError::Io { error, .. }) if is_full(&error) => continue,
+                Err(error) => not_opened(&id, &error),
+                Ok(recovered) => recovered,
+            };
+            let opened = self.taken_in(number, stream, id, recovered);
+            opened.shared.inherit(&before);
+            if let Some(partition) = self.partitions.get_mut(number) {
+                *partition = opened;
+            }
+            self.show(stream);
+            self.count_stream(stream);
+        }
+    }
+
+    fn show(&self, stream: usize) {
+        let Some(stream) = self.streams.get(stream) else { return };
+        let partitions = stream.partitions.iter().filter_map(|&n| self.partitions.get(n));
+        let partitions = partitions.map(|partition| partition.shared.clone()).collect();
+        self.directory.show(StreamShared { config: stream.config.clone(), partitions });
+    }
+
+    fn taken_in(
+        &mut self,
+        number: usize,
+        stream: usize,
+        id: PartitionId,
+        recovered: Recovered,
+    ) -> Partition {
         let (published, end) = watch::channel(recovered.end);
         let shared = PartitionShared::new(
             id,
@@ -129,27 +167,34 @@ impl Writer {
             shared.show_origins(fold.origins().cloned());
             self.registry.learn_all(stream, number, fold);
         }
-        self.partitions.push(Partition {
+        Partition {
             shared: Arc::new(shared),
             published,
             stream,
             live: recovered.live,
             known: recovered.known,
-        });
+        }
     }
 }
 
 /// A partition whose files cannot even be looked at.
 fn not_opened(id: &PartitionId, error: &LogError) -> Recovered {
-    tracing::error!(partition = %id, %error, action = "check the disk, then restart the core",
-        "cannot open partition");
     let fault = match error {
         LogError::Damaged { .. } => error.clone(),
+        LogError::Io { error: cause, .. } if is_full(cause) => LogError::Full {
+            partition: id.clone(),
+            why: format!("{error}: free space, the log goes on by itself"),
+        },
         error => LogError::Stopped {
             partition: id.clone(),
             why: format!("{error}; check the disk and restart the core"),
         },
     };
+    let action = match fault {
+        LogError::Full { .. } => "free space",
+        _ => "check the disk, then restart the core",
+    };
+    tracing::error!(partition = %id, %error, action, "cannot open partition");
     Recovered {
         incarnation: Incarnation::NIL,
         ancestors: Vec::new(),

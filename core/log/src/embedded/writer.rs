@@ -296,6 +296,7 @@ impl Writer {
     }
 
     fn upkeep(&mut self) {
+        self.open_what_had_no_room();
         for number in 0..self.streams.len() {
             if let Some(stream) = self.streams.get_mut(number) {
                 stream.full = None;
@@ -345,7 +346,7 @@ impl Writer {
 }
 
 /// Whether the disk (or the user's quota on it) has no room.
-fn is_full(error: &io::Error) -> bool {
+pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 

@@ -120,6 +120,31 @@ async fn a_disk_too_full_for_the_next_segment_keeps_the_present_one() {
 }
 
 #[tokio::test]
+async fn a_disk_too_full_to_open_a_partition_opens_it_when_there_is_room() {
+    for fault in [Fault::Create(ErrorKind::StorageFull), Fault::Write(ErrorKind::StorageFull)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (disk, _, env) = world();
+        let log = EmbeddedLog::open_with(with_neighbour(dir.path()), env.clone()).unwrap();
+        granted(&log, 1, 10).await;
+        append(&log, block(1, 10, 0, b"one\n")).await.unwrap();
+        log.shutdown().await;
+        disk.breaks(fault, "/s/0000/");
+        let log = EmbeddedLog::open_with(with_neighbour(dir.path()), env).unwrap();
+        let at = partition("s", 0);
+        assert!(matches!(&log.stats()[0].state, State::Full(why) if why.contains("free space")));
+        assert!(matches!(log.bounds(&at), Err(LogError::Full { .. })));
+        let refused = append(&log, block(1, 10, 4, b"two\n")).await;
+        assert!(matches!(refused, Err(LogError::Full { .. })), "{refused:?}");
+        neighbour_lives(&log).await;
+        disk.heals();
+        until("the partition is open", async || log.stats()[0].state == State::Ok).await;
+        append(&log, block(1, 10, 4, b"two\n")).await.unwrap();
+        let entries = read_all(&log, &at).await.unwrap();
+        assert_eq!(payloads(&entries), [b"one\n".to_vec(), b"two\n".to_vec()]);
+    }
+}
+
+#[tokio::test]
 async fn a_new_segment_that_may_not_be_there_stops_the_partition() {
     let dir = tempfile::tempdir().unwrap();
     let (disk, _, env) = world();

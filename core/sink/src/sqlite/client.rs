@@ -80,7 +80,7 @@ impl Client {
     async fn open(&self) -> Result<SqliteConnection, SqliteError> {
         self.check_folder()?;
         let options = self.options().create_if_missing(true).synchronous(SqliteSynchronous::Full);
-        let mut connection = self.connect(options).await?;
+        let mut connection = self.connect(options, true).await?;
         enter_wal(&mut connection)
             .await
             .map_err(|source| self.error("switch on the write-ahead log", source))?;
@@ -89,15 +89,16 @@ impl Client {
 
     /// A connection that can change nothing.
     pub(crate) async fn open_read_only(&self) -> Result<SqliteConnection, SqliteError> {
-        self.connect(self.options().read_only(true).pragma("query_only", "ON")).await
+        self.connect(self.options().read_only(true).pragma("query_only", "ON"), false).await
     }
 
     async fn connect(
         &self,
         options: SqliteConnectOptions,
+        create: bool,
     ) -> Result<SqliteConnection, SqliteError> {
         options.connect().await.map_err(|source| match primary_code(&source) {
-            Some(code::CANTOPEN) => self.why_not_open(source),
+            Some(code::CANTOPEN) => self.why_not_open(source, create),
             _ => self.error("open the database", source),
         })
     }
@@ -112,8 +113,9 @@ impl Client {
     }
 
     /// SQLite says "unable to open database file" for every cause; the operating system knows better.
-    fn why_not_open(&self, source: sqlx::Error) -> SqliteError {
-        let opened = std::fs::OpenOptions::new().read(true).write(true).open(&self.path);
+    fn why_not_open(&self, source: sqlx::Error, create: bool) -> SqliteError {
+        let mut options = std::fs::OpenOptions::new();
+        let opened = options.read(true).write(true).create(create).open(&self.path);
         match opened {
             Err(os) => SqliteError::Open { path: self.path.clone(), source: os },
             Ok(_) => self.error("open the database", source),

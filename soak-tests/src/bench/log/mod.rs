@@ -8,7 +8,7 @@
 //!
 //! Payloads are random bytes, a different block per producer, made before the clock runs. `cpu_s` is user and system time
 //! of this whole process during the log's stretches: producers, checksums, the writer thread, and the kernel on its behalf.
-//! Not here: what recovery costs, and what it costs to bring blocks to the log ([`super::ship`]).
+//! Not here: what recovery costs ([`super::recovery`]), and what it costs to bring blocks to the log ([`super::ship`]).
 
 mod drive;
 mod floor;

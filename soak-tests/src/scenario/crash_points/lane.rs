@@ -1,9 +1,10 @@
 //! One run: the workload with a fault at one call, restart, finish, compare.
 //!
-//! In: which call of which program, and what happens there. Out: a [`Run`]. Promise: a run that was struck is judged like any
+//! In: which program, which calls are spared, and what happens at the first other one. Out: a [`Run`]. Promise: a run that was struck is judged like any
 //! other: every record by id, every checkpoint, log end and cursor against where it stood at the crash. Lanes run side by
 //! side, each with ports of its own for all its runs.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,13 +13,14 @@ use anyhow::Context as _;
 use tokio::time::{Instant, sleep};
 
 use super::Program;
+use super::coverage::Site;
 use super::workload::Workload;
 use crate::admin;
 use crate::agent::{self, Frontier, Frontiers};
 use crate::database;
 use crate::ground::Ground;
 use crate::oracle::Judgement;
-use crate::processes::Tracing;
+use crate::processes::{Calls, Tracing};
 use crate::rig::Rig;
 use crate::scenario::judge;
 use crate::tracer::Fault;
@@ -51,9 +53,8 @@ pub(super) struct Lane {
 /// What one run found.
 #[derive(Debug, Default)]
 pub(super) struct Run {
-    /// Calls of the traced process.
-    pub(super) calls: u64,
-    pub(super) struck: bool,
+    /// Those of the traced process.
+    pub(super) calls: Calls,
     pub(super) found: Judgement,
     pub(super) regressions: u64,
     pub(super) restarts: u64,
@@ -97,7 +98,7 @@ impl Lane {
     pub(super) async fn run(
         &self,
         name: &str,
-        strike: Option<(u64, Fault)>,
+        strike: Option<(&BTreeSet<Site>, Fault)>,
     ) -> anyhow::Result<Run> {
         let folder = self.folder.join(name);
         let _nothing_to_remove = std::fs::remove_dir_all(&folder);
@@ -113,6 +114,15 @@ impl Lane {
             Program::Core => vec![ground.data_dir.clone(), ground.database.clone()],
             Program::Agent => vec![ground.state.clone()],
         };
+        let strike = match strike {
+            None => None,
+            Some((spared, fault)) => {
+                let list = folder.join("spared");
+                let sites: String = spared.iter().map(|site| format!("{site}\n")).collect();
+                std::fs::write(&list, sites)?;
+                Some((list, fault))
+            }
+        };
         let tracing = Tracing { state, report: folder.join("calls"), strike };
         let mut trial = Trial {
             program: self.program,
@@ -123,7 +133,7 @@ impl Lane {
         };
         trial.play(self.seed).await?;
         let mut run = trial.run;
-        (run.calls, run.struck) = tracing.calls()?;
+        run.calls = tracing.calls()?;
         if run.is_good() {
             std::fs::remove_dir_all(&folder).context("cannot remove a run's folder")?;
         }
@@ -209,11 +219,20 @@ impl Trial {
         Ok(())
     }
 
-    /// Only what failed with an error of the disk, and only once. A full disk has to heal by itself.
+    fn is_struck(&self) -> anyhow::Result<bool> {
+        Ok(self.tracing.calls()?.struck.is_some())
+    }
+
+    /// Only what failed with an error of the disk, and only once. A full disk has to heal by itself, unless a sync said so:
+    /// what a sync refused may be gone, so it is never tried again.
     fn may_be_restarted(&self) -> anyhow::Result<bool> {
-        let (_, struck) = self.tracing.calls()?;
-        let broken = matches!(self.tracing.strike, Some((_, Fault::Eio)));
-        Ok(struck && broken && self.run.restarts == 0)
+        if self.run.restarts > 0 {
+            return Ok(false);
+        }
+        let Some(struck) = self.tracing.calls()?.struck else { return Ok(false) };
+        let fault = self.tracing.strike.as_ref().map(|(_, fault)| *fault);
+        let sync = struck.starts_with("fsync ") || struck.starts_with("fdatasync ");
+        Ok(fault == Some(Fault::Eio) || fault == Some(Fault::Enospc) && sync)
     }
 
     /// Starts again what has ended. Only the struck process may, and only once.
@@ -221,7 +240,7 @@ impl Trial {
         let core = self.rig.core_ended()?.map(|status| (Program::Core, status));
         let agent = self.rig.agent_ended()?.map(|status| (Program::Agent, status));
         for (program, status) in core.into_iter().chain(agent) {
-            let (_, struck) = self.tracing.calls()?;
+            let struck = self.is_struck()?;
             if program != self.program || !struck || self.run.restarts > 0 {
                 self.run.restarts_failed += u64::from(self.run.restarts > 0);
                 self.complain(format!("the {program:?} ended by itself ({status})"));
@@ -269,7 +288,7 @@ impl Trial {
                     Program::Core => self.rig.stop_core().await,
                 };
                 let Err(error) = stopped else { break };
-                let (_, struck) = self.tracing.calls()?;
+                let struck = self.is_struck()?;
                 if attempt == 1 || program != self.program || !struck || self.run.restarts > 0 {
                     self.complain(format!("the {program:?} does not stop: {error:#}"));
                     break;

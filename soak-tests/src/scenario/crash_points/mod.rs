@@ -4,20 +4,19 @@
 //! repeated or moved back. The workload is small and fixed ([`workload`]) and goes in lockstep: the next step begins when the
 //! last one has been delivered, so that runs make nearly the same calls.
 //!
-//! How every call is reached: the tracer numbers the calls of all threads in one sequence. First an undisturbed run is
-//! listed; then there is one run for every number, 1 upwards, and beyond the list as long as runs reach that far. Runs differ
-//! by a few calls (group commit), so the number is what is covered, not the name: the tracer says in each run whether the
-//! call was reached. A number that a run ended before is tried three times more; what lies behind the largest number that was
-//! reached is no call, a hole before it is counted as `not_reached`.
+//! How every call is reached: a call is known by its site, which is the same in every run ([`crate::tracer`]), and what counts
+//! as every call of the workload is every site that any run ever made ([`coverage`]). First an undisturbed run is listed;
+//! then there is one run for every site of it, and then a sweep for what those runs did not make and for what was not on the
+//! list, until a number of whole runs in a row make no call that has not been struck.
 //!
 //! After a kill (or a torn write and a kill) the program is started again and the workload goes on. After an error of the
 //! disk the program may heal by itself, or end, or say that it is degraded, and is then restarted; to be stuck and silent is
-//! an error. No space must heal by itself once the program has started.
+//! an error. No space must heal by itself once the program has started, unless a sync said so: that is an error of the disk.
 
+mod coverage;
 mod lane;
 mod workload;
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -29,8 +28,10 @@ use serde::Serialize;
 use crate::cli::say;
 use crate::ground::{Ground, Programs, free_port};
 use crate::scenario::Verdict;
+use crate::scenario::findings::{self, Errors};
 use crate::scenario::home::{Home, Place};
 use crate::tracer::Fault;
+use coverage::{Coverage, Errand, QUIET, Site};
 use lane::{Ending, Lane, Run};
 
 #[derive(Debug, clap::Args)]
@@ -50,9 +51,9 @@ pub(crate) struct Args {
     /// At most this many calls of each program, evenly spread.
     #[arg(long)]
     calls: Option<u64>,
-    /// Only this call.
-    #[arg(long, conflicts_with_all = ["every", "calls"])]
-    at: Option<u64>,
+    /// Only this call, as a complaint names it, e.g. "fsync core/log/soak/* 2".
+    #[arg(long, value_name = "CALL", conflicts_with_all = ["every", "calls"])]
+    at: Option<String>,
     /// Runs at the same time.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=32))]
     jobs: u16,
@@ -76,11 +77,8 @@ pub(crate) struct Report {
     calls_traced: u64,
     calls_injected: u64,
     not_reached: u64,
-    lost: u64,
-    duplicated: u64,
-    reordered: u64,
-    altered: u64,
-    misjudged: u64,
+    #[serde(flatten)]
+    errors: Errors,
     /// Checkpoints, log ends and cursors that stood lower after a restart than before it.
     regressions: u64,
     restarts: u64,
@@ -89,7 +87,7 @@ pub(crate) struct Report {
     healed: u64,
     degraded: u64,
     ended: u64,
-    /// Per program and fault: the calls of an undisturbed run, and how many of those were struck.
+    /// Per program and fault.
     parts: Vec<Part>,
     ok: bool,
     why: Vec<String>,
@@ -99,12 +97,14 @@ pub(crate) struct Report {
 struct Part {
     program: Program,
     mode: Fault,
+    /// Different calls that any run made, or that are in the sample; and how many of those were struck.
     calls_traced: u64,
     calls_injected: u64,
+    runs: u64,
+    /// Whole runs in a row, at the end, that made no call which had not been struck. None are made for a sample.
+    quiet_runs: u32,
 }
 
-/// How often a number is tried that a run ended before.
-const TRIES: u32 = 4;
 /// How many complaints are printed.
 const NAMED: usize = 40;
 
@@ -143,9 +143,10 @@ async fn every_part(
             "the undisturbed run is not good: {:?}",
             listed.complaints().collect::<Vec<_>>()
         );
-        say(&format!("{program:?}: {} calls in an undisturbed run", listed.calls));
+        let listed = listed.calls.made;
+        say(&format!("{program:?}: {} calls in an undisturbed run", listed.len()));
         for &mode in &args.mode {
-            strike_all(args, &lanes, (program, mode), listed.calls, report).await?;
+            strike_all(args, &lanes, (program, mode), &listed, report).await?;
         }
     }
     Ok(())
@@ -171,13 +172,11 @@ fn lanes(
         .collect()
 }
 
-/// The numbers that are still to be struck, and what came of those that were.
+/// What the lanes share.
 struct Progress {
-    waiting: VecDeque<(u64, u32)>,
-    /// Goes on beyond the list while runs reach that far.
-    beyond: Option<u64>,
-    missed: Vec<u64>,
-    reached: Vec<u64>,
+    coverage: Coverage,
+    runs: Vec<Run>,
+    sent: u64,
     failure: Option<anyhow::Error>,
 }
 
@@ -185,20 +184,15 @@ async fn strike_all(
     args: &Args,
     lanes: &[Lane],
     (program, mode): (Program, Fault),
-    listed: u64,
+    listed: &[Site],
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    let numbers = numbers(args, listed);
-    let whole = numbers.len() as u64 == listed;
-    let progress = Arc::new(Mutex::new(Progress {
-        waiting: numbers.into_iter().map(|number| (number, TRIES)).collect(),
-        beyond: whole.then_some(listed + 1),
-        missed: Vec::new(),
-        reached: Vec::new(),
-        failure: None,
-    }));
-    let runs = Arc::new(Mutex::new(Vec::new()));
-    let work = lanes.iter().map(|lane| work(lane.clone(), mode, progress.clone(), runs.clone()));
+    let sample = sample(args, listed);
+    let sampled = sample.as_ref().map(|sample| sample.len() as u64);
+    let coverage = Coverage::of(listed, sample);
+    let progress = Progress { coverage, runs: Vec::new(), sent: 0, failure: None };
+    let progress = Arc::new(Mutex::new(progress));
+    let work = lanes.iter().map(|lane| work(lane.clone(), mode, progress.clone()));
     let tasks: Vec<_> = work.map(tokio::spawn).collect();
     for task in tasks {
         task.await.context("a lane panicked")?;
@@ -208,109 +202,116 @@ async fn strike_all(
     if let Some(failure) = progress.failure {
         return Err(failure);
     }
-    let largest = progress.reached.iter().copied().max().unwrap_or_default();
-    let holes = progress.missed.iter().filter(|number| **number < largest).count() as u64;
-    let struck = progress.reached.len() as u64;
-    let traced = if whole { largest } else { listed };
-    report.calls_traced += traced;
-    report.calls_injected += struck;
-    report.not_reached += holes;
-    report.parts.push(Part { program, mode, calls_traced: traced, calls_injected: struck });
-    if whole && largest * 10 < listed * 9 {
-        report.why.push(format!("{program:?}: runs end before call {largest} of {listed}"));
+    let coverage = progress.coverage;
+    report.cover(Part {
+        program,
+        mode,
+        calls_traced: sampled.unwrap_or(coverage.known()),
+        calls_injected: coverage.struck(),
+        runs: progress.runs.len() as u64,
+        quiet_runs: coverage.quiet(),
+    });
+    report.not_reached += coverage.missed().len() as u64;
+    for site in coverage.missed() {
+        report.complain(format!("{program:?} {mode:?}: {site} was made once and never again"));
     }
-    let runs = runs.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    for (number, run) in &*runs {
-        report.add(&format!("{program:?} {mode:?} call {number}"), run);
+    if sampled.is_none() && coverage.quiet() < QUIET {
+        report.complain(format!("{program:?} {mode:?}: runs make new calls without end"));
+    }
+    for run in &progress.runs {
+        report.add((program, mode), run);
     }
     Ok(())
 }
 
-/// One lane: takes number after number until none is left.
-async fn work(
-    lane: Lane,
-    mode: Fault,
-    progress: Arc<Mutex<Progress>>,
-    runs: Arc<Mutex<Vec<(u64, Run)>>>,
-) {
-    while let Some((number, tries)) = next(&progress) {
-        let run = lane.run(&format!("{}-{number}", mode.name()), Some((number, mode))).await;
+/// One lane: goes on errand after errand until none is left.
+async fn work(lane: Lane, mode: Fault, progress: Arc<Mutex<Progress>>) {
+    while let Some((number, errand)) = next(&progress) {
+        let name = format!("{}-{number}", mode.name());
+        let run = lane.run(&name, Some((&errand.spared, mode))).await;
         let mut progress = progress.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         match run {
-            Ok(run) if run.struck => {
-                progress.reached.push(number);
-                if progress.reached.len().is_multiple_of(25) {
-                    let (done, left) = (progress.reached.len(), progress.waiting.len());
-                    say(&format!(
-                        "{:?} {}: {done} struck, {left} to go",
-                        lane.program,
-                        mode.name()
-                    ));
-                }
-                if !run.is_good() {
-                    say(&format!(
-                        "{:?} {} call {number}: {:?}",
-                        lane.program,
-                        mode.name(),
-                        run.why
-                    ));
-                }
-                runs.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((number, run));
-            }
-            Ok(_) if tries > 1 => progress.waiting.push_back((number, tries - 1)),
-            Ok(_) => {
-                progress.missed.push(number);
-                progress.beyond = None;
+            Ok(run) => {
+                progress.coverage.note(errand, &run.calls);
+                tell(&lane, mode, &run, &progress.coverage);
+                progress.runs.push(run);
             }
             Err(error) => {
-                progress.failure = Some(error.context(format!("call {number}")));
-                progress.waiting.clear();
-                progress.beyond = None;
+                progress.failure = Some(error.context(format!("run {name}")));
             }
         }
     }
 }
 
-fn next(progress: &Mutex<Progress>) -> Option<(u64, u32)> {
+fn next(progress: &Mutex<Progress>) -> Option<(u64, Errand)> {
     let mut progress = progress.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if let Some(next) = progress.waiting.pop_front() {
-        return Some(next);
+    if progress.failure.is_some() {
+        return None;
     }
-    let beyond = progress.beyond?;
-    progress.beyond = Some(beyond + 1);
-    Some((beyond, TRIES))
+    progress.sent += 1;
+    Some((progress.sent, progress.coverage.next()?))
 }
 
-/// Which calls are struck.
-fn numbers(args: &Args, listed: u64) -> Vec<u64> {
-    if let Some(at) = args.at {
-        return vec![at];
+/// Says what a person at the screen should know after a run.
+fn tell(lane: &Lane, mode: Fault, run: &Run, coverage: &Coverage) {
+    let (program, mode) = (lane.program, mode.name());
+    if !run.is_good() {
+        let complaints: Vec<_> = run.complaints().collect();
+        say(&format!("{program:?} {mode} at {:?}: {complaints:?}", run.calls.struck));
+    }
+    let (struck, waiting, quiet) = (coverage.struck(), coverage.waiting(), coverage.quiet());
+    if waiting > 0 && struck.is_multiple_of(25) {
+        say(&format!("{program:?} {mode}: {struck} struck, {waiting} to go"));
+    }
+    if waiting == 0 && run.calls.struck.is_none() && quiet.is_multiple_of(6) {
+        let missed = coverage.missed().len();
+        say(&format!("{program:?} {mode}: {struck} struck, {missed} missing, quiet for {quiet}"));
+    }
+}
+
+/// Which calls are struck, when not all of them.
+fn sample(args: &Args, listed: &[Site]) -> Option<Vec<Site>> {
+    if let Some(at) = &args.at {
+        return Some(vec![at.clone()]);
     }
     let every = match args.calls {
-        Some(calls) => args.every.max(listed.div_ceil(calls.max(1))),
+        Some(calls) => args.every.max((listed.len() as u64).div_ceil(calls.max(1))),
         None => args.every,
     };
     let first = args.seed % every;
-    (1..=listed).filter(|number| number % every == first).collect()
+    let chosen = (1..).zip(listed).filter(|(number, _)| number % every == first);
+    (every > 1).then(|| chosen.map(|(_, site)| site.clone()).collect())
 }
 
 impl Report {
-    fn add(&mut self, what: &str, run: &Run) {
-        self.lost += run.found.lost;
-        self.duplicated += run.found.duplicated;
-        self.reordered += run.found.reordered;
-        self.altered += run.found.altered;
-        self.misjudged += run.found.misjudged;
+    fn cover(&mut self, part: Part) {
+        self.calls_traced += part.calls_traced;
+        self.calls_injected += part.calls_injected;
+        self.parts.push(part);
+    }
+
+    fn complain(&mut self, why: String) {
+        if self.why.len() < NAMED {
+            self.why.push(why);
+        }
+    }
+
+    fn add(&mut self, (program, mode): (Program, Fault), run: &Run) {
+        self.errors.add(&run.found);
         self.regressions += run.regressions;
         self.restarts += run.restarts;
         self.restarts_failed += run.restarts_failed;
+        let struck = run.calls.struck.as_deref();
         match run.ending {
+            _ if struck.is_none() => {}
             Ending::Healed => self.healed += 1,
             Ending::Degraded => self.degraded += 1,
             Ending::Ended => self.ended += 1,
         }
-        let left = NAMED.saturating_sub(self.why.len());
-        self.why.extend(run.complaints().take(left).map(|why| format!("{what}: {why}")));
+        let struck = struck.unwrap_or("no call");
+        for why in run.complaints() {
+            self.complain(format!("{program:?} {mode:?} at {struck}: {why}"));
+        }
     }
 }
 
@@ -325,26 +326,24 @@ impl fmt::Display for Report {
         let verdict = if self.ok { "ok" } else { "FAILED" };
         writeln!(f, "crash_points  seed {}  {verdict}", self.seed)?;
         for part in &self.parts {
-            let Part { program, mode, calls_traced, calls_injected } = part;
+            let Part { program, mode, calls_traced, calls_injected, runs, quiet_runs } = part;
             let name = format!("{program:?} {mode:?}");
-            writeln!(f, "  {name:<14} {calls_injected:>6} struck of {calls_traced:>6}")?;
+            writeln!(
+                f,
+                "  {name:<14} {calls_injected:>6} struck of {calls_traced:>6} in {runs} runs, the \
+                 last {quiet_runs} of them without a new call"
+            )?;
         }
-        for (name, value) in [
-            ("not reached", self.not_reached),
-            ("lost", self.lost),
-            ("duplicated", self.duplicated),
-            ("reordered", self.reordered),
-            ("altered", self.altered),
-            ("misjudged", self.misjudged),
+        let mut rows = vec![("not reached", self.not_reached)];
+        rows.extend(self.errors.rows());
+        rows.extend([
             ("regressions", self.regressions),
             ("restarts", self.restarts),
             ("restarts failed", self.restarts_failed),
             ("healed", self.healed),
             ("degraded", self.degraded),
             ("ended", self.ended),
-        ] {
-            writeln!(f, "  {name:<16} {value:>10}")?;
-        }
-        self.why.iter().try_for_each(|why| writeln!(f, "  ! {why}"))
+        ]);
+        findings::table(f, &rows, &self.why)
     }
 }

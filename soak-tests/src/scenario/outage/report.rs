@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::oracle::Judgement;
 use crate::scenario::Verdict;
+use crate::scenario::findings::{self, Errors};
 
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Report {
@@ -16,11 +17,8 @@ pub(crate) struct Report {
     generated: u64,
     delivered: u64,
     quarantined: u64,
-    lost: u64,
-    duplicated: u64,
-    reordered: u64,
-    altered: u64,
-    misjudged: u64,
+    #[serde(flatten)]
+    errors: Errors,
     /// The longest time for which nothing arrived where nothing was wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) longest_pause_s: Option<f64>,
@@ -47,11 +45,7 @@ impl Report {
         self.generated += generated;
         self.delivered += found.delivered;
         self.quarantined += found.quarantined;
-        self.lost += found.lost;
-        self.duplicated += found.duplicated;
-        self.reordered += found.reordered;
-        self.altered += found.altered;
-        self.misjudged += found.misjudged;
+        self.errors.add(found);
         self.why.extend(found.examples.iter().map(|example| format!("{pipe}: {example}")));
     }
 
@@ -88,19 +82,13 @@ impl fmt::Display for Report {
         if let Some(pause) = self.longest_pause_s {
             writeln!(f, "  longest pause beside it: {pause:.1} s")?;
         }
-        for (name, value) in [
+        let mut rows = vec![
             ("generated", self.generated),
             ("delivered", self.delivered),
             ("quarantined", self.quarantined),
-            ("lost", self.lost),
-            ("duplicated", self.duplicated),
-            ("reordered", self.reordered),
-            ("altered", self.altered),
-            ("misjudged", self.misjudged),
-        ] {
-            writeln!(f, "  {name:<12} {value:>10}")?;
-        }
-        self.why.iter().try_for_each(|why| writeln!(f, "  ! {why}"))
+        ];
+        rows.extend(self.errors.rows());
+        findings::table(f, &rows, &self.why)
     }
 }
 

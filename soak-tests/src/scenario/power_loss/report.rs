@@ -11,6 +11,7 @@ use super::{Args, Canary};
 use crate::mounts::Kind;
 use crate::oracle::Judgement;
 use crate::scenario::Verdict;
+use crate::scenario::findings::{self, Errors};
 
 /// How many complaints are printed.
 const NAMED: usize = 24;
@@ -24,11 +25,8 @@ pub(crate) struct Report {
     rounds: u32,
     pub(super) parts: Vec<Part>,
     /// By id: acknowledged or delivered before a cut and not there after it, or missing at the end.
-    lost: u64,
-    duplicated: u64,
-    reordered: u64,
-    altered: u64,
-    misjudged: u64,
+    #[serde(flatten)]
+    errors: Errors,
     /// Log ends, checkpoints and committed rows that were lower after a cut.
     regressions: u64,
     /// Entries that a destination had and the log had not.
@@ -75,7 +73,7 @@ impl Report {
     pub(super) fn is_over(&self) -> bool {
         match self.canary {
             None => !self.is_clean(),
-            Some(Canary::AckBeforeSync) => self.lost > 0,
+            Some(Canary::AckBeforeSync) => self.errors.lost > 0,
             Some(Canary::ReadBeyondEnd) => self.phantoms > 0,
         }
     }
@@ -93,17 +91,13 @@ impl Report {
     }
 
     pub(super) fn lose(&mut self, why: String) {
-        self.lost += 1;
+        self.errors.lost += 1;
         self.complain(why);
     }
 
     /// What the oracle found in one destination.
     pub(super) fn add(&mut self, fs: Kind, pipe: &str, found: &Judgement) {
-        self.lost += found.lost;
-        self.duplicated += found.duplicated;
-        self.reordered += found.reordered;
-        self.altered += found.altered;
-        self.misjudged += found.misjudged;
+        self.errors.add(found);
         for example in &found.examples {
             self.complain(format!("{} {pipe}: {example}", fs.name()));
         }
@@ -139,21 +133,15 @@ impl fmt::Display for Report {
                 self.rounds
             )?;
         }
-        for (name, value) in [
-            ("lost", self.lost),
-            ("duplicated", self.duplicated),
-            ("reordered", self.reordered),
-            ("altered", self.altered),
-            ("misjudged", self.misjudged),
+        let mut rows = self.errors.rows().to_vec();
+        rows.extend([
             ("regressions", self.regressions),
             ("phantoms", self.phantoms),
             ("damaged", self.damaged),
             ("restarts", self.restarts),
             ("restarts failed", self.restarts_failed),
-        ] {
-            writeln!(f, "  {name:<16} {value:>10}")?;
-        }
-        self.why.iter().try_for_each(|why| writeln!(f, "  ! {why}"))
+        ]);
+        findings::table(f, &rows, &self.why)
     }
 }
 

@@ -12,6 +12,7 @@ use super::Torment;
 use crate::database::Counters;
 use crate::oracle::Judgement;
 use crate::scenario::Verdict;
+use crate::scenario::findings::{self, Errors};
 
 /// The figures of a run that neither the oracle nor the pipeline knows.
 #[derive(Debug, Clone, Default)]
@@ -126,8 +127,9 @@ fn complaints(run: &Run, counters: Counters, found: &Judgement) -> Vec<String> {
         ),
     );
     demand(counters.gap == 0, format!("a gap of {} bytes, but no byte was removed", counters.gap));
-    let errors = found.lost + found.duplicated + found.reordered + found.altered + found.misjudged;
-    demand(errors == 0, format!("{errors} errors by id"));
+    let mut errors = Errors::default();
+    errors.add(found);
+    demand(errors.total() == 0, format!("{} errors by id", errors.total()));
     why
 }
 
@@ -145,7 +147,7 @@ impl fmt::Display for Report {
             self.rotations,
             self.heal_s
         )?;
-        for (name, value) in [
+        let rows = [
             ("generated", self.generated),
             ("delivered", self.delivered),
             ("quarantined", self.quarantined),
@@ -156,10 +158,8 @@ impl fmt::Display for Report {
             ("reordered", self.reordered),
             ("altered", self.altered),
             ("misjudged", self.misjudged),
-        ] {
-            writeln!(f, "  {name:<12} {value:>10}")?;
-        }
-        self.why.iter().try_for_each(|why| writeln!(f, "  ! {why}"))
+        ];
+        findings::table(f, &rows, &self.why)
     }
 }
 
