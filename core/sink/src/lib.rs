@@ -10,14 +10,18 @@ use arrow_schema::SchemaRef;
 use garam_stage::{Destination, Failure};
 use serde::Deserialize;
 
+pub mod postgres;
 pub mod sqlite;
 
+pub use postgres::PostgresConfig;
 pub use sqlite::{Readiness, SqliteConfig};
 
 /// `[pipeline.NAME.to.KIND]`: the one destination of a pipeline.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SinkConfig {
+    /// A table of a PostgreSQL database.
+    Postgres(Box<PostgresConfig>),
     /// A table of an SQLite file.
     Sqlite(SqliteConfig),
 }
@@ -26,6 +30,7 @@ impl SinkConfig {
     /// What the operator calls it: kind, place and table.
     pub fn label(&self) -> String {
         match self {
+            Self::Postgres(config) => config.label(),
             Self::Sqlite(config) => config.label(),
         }
     }
@@ -33,6 +38,7 @@ impl SinkConfig {
     /// Checks the configuration against the rows to come, without touching the database.
     pub fn check(&self, schema: &SchemaRef) -> Result<(), Failure> {
         match self {
+            Self::Postgres(config) => config.check(schema).map_err(Failure::from),
             Self::Sqlite(config) => config.spec(schema).map(|_| ()).map_err(Failure::from),
         }
     }
@@ -40,6 +46,7 @@ impl SinkConfig {
     /// The destination, not connected yet: it connects in `prepare`.
     pub fn build(&self, schema: &SchemaRef) -> Result<Box<dyn Destination>, Failure> {
         match self {
+            Self::Postgres(config) => config.build(schema),
             Self::Sqlite(config) => config.build(schema),
         }
     }
@@ -47,6 +54,7 @@ impl SinkConfig {
     /// Reaches the database and says what `prepare` would find, changing nothing.
     pub async fn connect(&self, schema: &SchemaRef) -> Result<Readiness, Failure> {
         match self {
+            Self::Postgres(config) => config.connect(schema).await,
             Self::Sqlite(config) => config.connect(schema).await,
         }
     }
