@@ -8,13 +8,15 @@ use arrow_schema::SchemaRef;
 use garam_stage::contract::OneOrMany;
 use garam_stage::{Cursor, Destination, Failure};
 use serde::Deserialize;
+use sqlx::AssertSqlSafe;
 
 use super::client::{Address, Client};
 use super::cursors::CursorTable;
 use super::error::{PostgresError, TableError};
 use super::inspect;
-use super::table::Table;
+use super::table::{Table, TableName};
 use super::writer::PostgresWriter;
+use crate::RowCount;
 use crate::sqlite::{Create, Readiness};
 
 /// A table of a PostgreSQL database.
@@ -154,6 +156,38 @@ impl PostgresConfig {
         Ok(found)
     }
 
+    /// Whether records that are delivered again leave the table as it is: not where an old row would cover a newer one, or
+    /// be refused.
+    pub fn survives_rewind(&self) -> bool {
+        match self.mode() {
+            Mode::Append | Mode::Ignore => true,
+            Mode::Upsert | Mode::Update => self.version.is_some(),
+            Mode::Insert => false,
+        }
+    }
+
+    /// How many rows the table has, and of how many records.
+    pub async fn count_rows(&self) -> Result<RowCount, Failure> {
+        const ACTION: &str = "count the rows";
+        let table = TableName::parse(&self.table).map_err(PostgresError::from)?.quoted();
+        let sql = format!(
+            "SELECT count(*), (SELECT count(*) FROM (SELECT DISTINCT _origin, _position, _ordinal FROM {table}) AS d) FROM {table}"
+        );
+        let mut client = self.client()?;
+        let mut transaction = client.begin().await?;
+        let asked = sqlx::query_as(AssertSqlSafe(sql)).fetch_one(&mut transaction.connection);
+        let (rows, distinct): (i64, i64) = client.within(ACTION, asked).await?;
+        client.rollback(transaction).await;
+        Ok(RowCount { rows: rows.cast_unsigned(), distinct: distinct.cast_unsigned() })
+    }
+
+    fn mode(&self) -> Mode {
+        self.mode.unwrap_or(match self.key {
+            None => Mode::Append,
+            Some(_) => Mode::Upsert,
+        })
+    }
+
     fn client(&self) -> Result<Client, PostgresError> {
         let limit = self.statement_timeout;
         if limit < Duration::from_secs(1) || limit > Duration::from_secs(3600) {
@@ -172,10 +206,6 @@ impl PostgresConfig {
 
     fn table(&self, schema: &SchemaRef) -> Result<Table, PostgresError> {
         let key = self.key.clone().map(OneOrMany::into_vec).unwrap_or_default();
-        let mode = self.mode.unwrap_or(match key.is_empty() {
-            true => Mode::Append,
-            false => Mode::Upsert,
-        });
-        Table::new(&self.table, schema, mode, key, self.version.as_deref())
+        Table::new(&self.table, schema, self.mode(), key, self.version.as_deref())
     }
 }
