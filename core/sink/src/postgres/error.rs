@@ -242,6 +242,10 @@ pub(crate) fn undone_by_commit(error: &sqlx::Error) -> bool {
 pub(crate) fn cause(error: &sqlx::Error) -> Cause {
     let Some(state) = sqlstate(error) else {
         return Cause::Failure(match error {
+            // A certificate that is not believed, as TLS puts it.
+            sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::InvalidData => {
+                FailureKind::Refused
+            }
             sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed => FailureKind::Unreachable,
             // A connection that breaks in the middle of a message.
             sqlx::Error::Protocol(_) => FailureKind::Unreachable,

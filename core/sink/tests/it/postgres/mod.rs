@@ -8,5 +8,6 @@ mod modes;
 mod proxy;
 mod refusal;
 mod server;
+mod tls;
 mod types;
 mod write;

@@ -3,6 +3,8 @@
 //! One server serves the whole binary and ends with it; a test that breaks its server starts another. A machine that cannot
 //! have one fails the tests: without a server nothing here is proved.
 
+use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -52,6 +54,21 @@ impl Server {
     /// As a power cut would end it.
     pub(crate) fn kill(&self) {
         testbed("kill", &self.folder, &[]);
+    }
+
+    /// Gives the server a certificate and the key to it; it reads them when it starts next.
+    pub(crate) fn certify(&self, certificate: &str, key: &str) {
+        let data = self.folder.join("data");
+        let owner = std::fs::metadata(&data).unwrap();
+        for (name, text) in [("server.crt", certificate), ("server.key", key)] {
+            let path = data.join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+            chown(&path, Some(owner.uid()), Some(owner.gid())).unwrap();
+        }
+        let mut settings =
+            std::fs::OpenOptions::new().append(true).open(data.join("postgresql.conf")).unwrap();
+        settings.write_all(b"ssl = on\n").unwrap();
     }
 
     pub(crate) fn start_again(&self) {
