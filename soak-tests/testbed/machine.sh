@@ -117,6 +117,28 @@ as_server() {
     fi
 }
 
+# launch DIR COMMAND…: in the background, in DIR, with the rights of the server's user; DIR/pid is the server's own id, so that
+# signals reach it and not a shell around it.
+launch() {
+    local dir=$1
+    shift
+    (
+        cd "$dir"
+        [ "$SERVER_USER" = "$(id -un)" ] || set -- setpriv --reuid="$SERVER_USER" --regid="$(id -g "$SERVER_USER")" --clear-groups "$@"
+        exec "$@" 9>&- </dev/null >"$dir/log" 2>&1
+    ) &
+    echo $! >"$dir/pid"
+}
+
+# server_of DIR: the id of the server that runs in DIR; fails when none does. A number alone proves nothing: it may be another
+# process's by now, so its command line must name the folder.
+server_of() {
+    local pid
+    pid=$(cat "$1/pid" 2>/dev/null) && [ -r "/proc/$pid/cmdline" ] || return 1
+    tr '\0' '\n' 2>/dev/null <"/proc/$pid/cmdline" | grep -qF -- "$(cd "$1" && pwd)/data" || return 1
+    echo "$pid"
+}
+
 # A port that nobody listens on, below the range from which the kernel takes outgoing ones.
 free_port() {
     local port
@@ -134,7 +156,7 @@ free_port() {
 # which is the script's own: it starts the server in the background, leaves its id in DIR/pid and waits for an answer.
 start_on_a_free_port() {
     local dir=$1
-    if [ -e "$dir/pid" ] && kill -0 "$(cat "$dir/pid")" 2>/dev/null; then
+    if server_of "$dir" >/dev/null; then
         fail "a server runs in $dir already"
     fi
     if [ -e "$dir/port" ]; then
@@ -159,7 +181,7 @@ answers() {
     shift
     for _ in $(seq 1200); do
         "$@" >/dev/null 2>&1 && return 0
-        kill -0 "$pid" 2>/dev/null || return 1
+        lives "$pid" || return 1
         sleep 0.1
     done
     return 1
@@ -168,23 +190,39 @@ answers() {
 # stop_with SIGNAL DIR: by id; the hard way after 30 seconds.
 stop_with() {
     local signal=$1 dir=$2 pid
-    [ -e "$dir/pid" ] || return 0
-    pid=$(cat "$dir/pid")
-    kill "-$signal" "$pid" 2>/dev/null || true
-    for _ in $(seq 300); do
-        kill -0 "$pid" 2>/dev/null || break
-        sleep 0.1
-    done
-    kill -KILL "$pid" 2>/dev/null || true
+    if pid=$(server_of "$dir"); then
+        kill "-$signal" "$pid" 2>/dev/null || true
+        gone "$pid" || kill_hard "$pid"
+    fi
     rm -f "$dir/pid"
 }
 
-# stop_after DIR OWNER: stops the server of DIR when the process OWNER is gone, however it ended.
+# kill_hard PID: the process and its children at the same moment, as a power cut would; returns when it is gone.
+kill_hard() {
+    local pid=$1 children
+    children=$(cat "/proc/$pid/task/$pid/children" 2>/dev/null) || true
+    # shellcheck disable=SC2086 # one word per process
+    kill -KILL "$pid" $children 2>/dev/null || true
+    gone "$pid" || fail "process $pid does not die"
+}
+
+# gone PID: waits up to 30 seconds.
+gone() {
+    for _ in $(seq 300); do
+        lives "$1" || return 0
+        sleep 0.1
+    done
+    return 1
+}
+
+# stop_after DIR OWNER: stops the server of DIR when the process OWNER is gone, however it ended; a file DIR/throwaway says that
+# nobody needs the folder then.
 stop_after() {
     local dir=$1 owner=$2
     (
-        while lives "$owner" && [ -e "$dir/pid" ]; do sleep 1; done
+        while lives "$owner"; do sleep 1; done
         "$0" stop "$dir"
+        [ ! -e "$dir/throwaway" ] || rm -rf "$dir"
     ) </dev/null >/dev/null 2>&1 &
 }
 
@@ -209,7 +247,17 @@ run() {
             ;;
         stop)
             [ -n "$dir" ] || fail "usage: $0 stop DIR"
+            [ ! -d "$dir" ] || halt "$dir"
+            ;;
+        kill)
+            [ -n "$dir" ] || fail "usage: $0 kill DIR"
+            kill_hard "$(server_of "$dir" || fail "no server runs in $dir")"
+            rm -f "$dir/pid"
+            ;;
+        restart)
+            [ -n "$dir" ] || fail "usage: $0 restart DIR [OWNER]"
             halt "$dir"
+            "$0" start "$dir" ${3:+"$3"}
             ;;
         *)
             sed -n '2,/^$/s/^# \{0,1\}//p' "$0" >&2

@@ -7,25 +7,38 @@
 #![forbid(unsafe_code)]
 
 use arrow_schema::SchemaRef;
-use garam_stage::{Destination, Failure};
+use garam_stage::{Cursor, Destination, Failure};
 use serde::Deserialize;
 
+pub mod postgres;
 pub mod sqlite;
 
+pub use postgres::PostgresConfig;
 pub use sqlite::{Readiness, SqliteConfig};
 
 /// `[pipeline.NAME.to.KIND]`: the one destination of a pipeline.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SinkConfig {
+    /// A table of a PostgreSQL database.
+    Postgres(Box<PostgresConfig>),
     /// A table of an SQLite file.
     Sqlite(SqliteConfig),
+}
+
+/// What a table holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowCount {
+    pub rows: u64,
+    /// Different (`_origin`, `_position`, `_ordinal`).
+    pub distinct: u64,
 }
 
 impl SinkConfig {
     /// What the operator calls it: kind, place and table.
     pub fn label(&self) -> String {
         match self {
+            Self::Postgres(config) => config.label(),
             Self::Sqlite(config) => config.label(),
         }
     }
@@ -33,6 +46,7 @@ impl SinkConfig {
     /// Checks the configuration against the rows to come, without touching the database.
     pub fn check(&self, schema: &SchemaRef) -> Result<(), Failure> {
         match self {
+            Self::Postgres(config) => config.check(schema).map_err(Failure::from),
             Self::Sqlite(config) => config.spec(schema).map(|_| ()).map_err(Failure::from),
         }
     }
@@ -40,13 +54,55 @@ impl SinkConfig {
     /// The destination, not connected yet: it connects in `prepare`.
     pub fn build(&self, schema: &SchemaRef) -> Result<Box<dyn Destination>, Failure> {
         match self {
+            Self::Postgres(config) => config.build(schema),
             Self::Sqlite(config) => config.build(schema),
+        }
+    }
+
+    /// As `[pipeline.NAME.to.KIND]` spells it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Postgres(_) => "postgres",
+            Self::Sqlite(_) => "sqlite",
+        }
+    }
+
+    /// The database, without secrets, and the table: two pipelines that name the same would fight over its rows.
+    pub fn target(&self) -> (String, &str) {
+        match self {
+            Self::Postgres(config) => (config.place(), &config.table),
+            Self::Sqlite(config) => (config.path.display().to_string(), &config.table),
+        }
+    }
+
+    /// Whether records that are delivered again leave the table as it is.
+    pub fn survives_rewind(&self) -> bool {
+        match self {
+            Self::Postgres(config) => config.survives_rewind(),
+            Self::Sqlite(config) => config.survives_rewind(),
+        }
+    }
+
+    /// All cursors kept in the database; none when there is no database or no cursor table yet.
+    pub async fn read_cursors(&self) -> Result<Vec<Cursor>, Failure> {
+        match self {
+            Self::Postgres(config) => config.read_cursors().await,
+            Self::Sqlite(config) => config.read_cursors().await,
+        }
+    }
+
+    /// How many rows the table has, and of how many records; for people and counts at the end of a run, not for decisions.
+    pub async fn count_rows(&self) -> Result<RowCount, Failure> {
+        match self {
+            Self::Postgres(config) => config.count_rows().await,
+            Self::Sqlite(config) => config.count_rows().await,
         }
     }
 
     /// Reaches the database and says what `prepare` would find, changing nothing.
     pub async fn connect(&self, schema: &SchemaRef) -> Result<Readiness, Failure> {
         match self {
+            Self::Postgres(config) => config.connect(schema).await,
             Self::Sqlite(config) => config.connect(schema).await,
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow_schema::SchemaRef;
 use garam_flow::{Budget, Flow, FlowConfig, FlowHooks, FlowStats, Waiting};
 use garam_log::EmbeddedLog;
-use garam_sink::sqlite::SqliteConfig;
+use garam_sink::SinkConfig;
 use garam_stage::{CursorMemory, Refiner};
 
 use super::Slot;
@@ -17,7 +17,7 @@ pub struct FlowRoom {
     pub config: FlowConfig,
     pub schema: SchemaRef,
     pub refiner: Arc<dyn Refiner>,
-    pub sqlite: SqliteConfig,
+    pub sink: SinkConfig,
     pub memory: Arc<dyn CursorMemory>,
     pub stats: Arc<FlowStats>,
     pub budget: Budget,
@@ -30,7 +30,7 @@ pub fn flow(room: FlowRoom) -> Factory {
 
 async fn run(room: FlowRoom, context: Context) -> Result<(), Fault> {
     let log = room.log.wait(&context.progress, "the log").await;
-    let destination = room.sqlite.build(&room.schema)?;
+    let destination = room.sink.build(&room.schema)?;
     let hooks = FlowHooks {
         stats: room.stats,
         progress: Arc::new(SignsOfLife(context.progress.clone())),

@@ -49,7 +49,7 @@ pub(super) async fn pipelines(plan: &Plan, meta: &Meta) -> Result<Vec<Pipeline>,
     let mut pipelines = Vec::new();
     for configured in &plan.pipelines {
         let Some(stream) = plan.stream(&configured.from) else { continue };
-        let destination = configured.sqlite.label();
+        let destination = configured.sink.label();
         let id = meta.pipeline(&configured.name, &configured.from, &destination).await?;
         let text = format!(
             "contract {}\nrefine semantics {SEMANTICS}\n",
@@ -139,7 +139,7 @@ pub(super) fn rooms(
                     config: part.config.clone(),
                     schema: pipeline.refiner.schema(),
                     refiner: Arc::clone(&pipeline.refiner),
-                    sqlite: pipeline.plan.sqlite.clone(),
+                    sink: pipeline.plan.sink.clone(),
                     memory: Arc::clone(meta) as _,
                     stats: Arc::clone(&part.stats),
                     budget: budget.clone(),

@@ -1,6 +1,7 @@
 //! `garam query`: read-only SQL on what a pipeline has delivered.
 
 use anyhow::anyhow;
+use garam_sink::SinkConfig;
 use garam_sink::sqlite::{QueryLimits, read_only_query};
 use serde_json::json;
 
@@ -24,9 +25,15 @@ pub(crate) struct Args {
 
 pub(crate) fn query(plan: &Plan, args: &Args, format: Format) -> anyhow::Result<Exit> {
     let pipeline = choose(plan, args.pipeline.as_deref())?;
+    let SinkConfig::Sqlite(sqlite) = &pipeline.sink else {
+        let label = pipeline.sink.label();
+        let text =
+            format!("pipeline {} writes {label}: ask its server, as with psql", pipeline.name);
+        return Err(coded(Exit::Usage, anyhow!(text)));
+    };
     let answer = super::block_on(async {
         let limits = QueryLimits { rows: args.limit, ..QueryLimits::default() };
-        Ok(read_only_query(&pipeline.sqlite.path, &args.sql, limits).await?)
+        Ok(read_only_query(&sqlite.path, &args.sql, limits).await?)
     })?;
     let mut table = Table::with_columns(&answer.columns);
     let mut values = Vec::new();

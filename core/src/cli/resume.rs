@@ -10,7 +10,7 @@ use garam_flow::{Standing, quarantine_stream};
 use garam_log::offline;
 use garam_meta::Meta;
 use garam_proto::{LogOffset, PartitionId, PipelineId};
-use garam_stage::{Choice, Cursor, CursorKey, CursorMemory as _, Decision, SlotRange, WriteMode};
+use garam_stage::{Choice, Cursor, CursorKey, CursorMemory as _, Decision, SlotRange};
 use serde_json::{Value, json};
 
 use super::admin_client;
@@ -67,7 +67,7 @@ pub(crate) fn resume(plan: &Plan, args: &Args, format: Format) -> anyhow::Result
         output::print_text(format, &json!({"pipeline": args.pipeline, "started": started}), "")?;
         return Ok(Exit::Ok);
     };
-    refuse_upsert(plan, pipeline, choice, args.force)?;
+    refuse_unguarded(pipeline, choice, args.force)?;
     super::block_on(async {
         let meta = Meta::open(&plan.meta_path()).await?;
         let known = meta.pipelines().await?;
@@ -122,19 +122,12 @@ impl Args {
 }
 
 /// Without a guard the last write wins, so going back shows old rows until the log is caught up.
-fn refuse_upsert(
-    plan: &Plan,
-    pipeline: &PipelinePlan,
-    choice: Choice,
-    force: bool,
-) -> anyhow::Result<()> {
-    let schema = plan.stream(&pipeline.from).map(|stream| stream.contract.schema());
-    let mode = schema.map(|schema| pipeline.sqlite.spec(&schema).map(|spec| spec.mode));
-    if choice != Choice::Rewind || force || mode.transpose()? != Some(WriteMode::Upsert) {
+fn refuse_unguarded(pipeline: &PipelinePlan, choice: Choice, force: bool) -> anyhow::Result<()> {
+    if choice != Choice::Rewind || force || pipeline.sink.survives_rewind() {
         return Ok(());
     }
     let text = format!(
-        "pipeline {} writes in upsert mode without a guard: a rewind would put old rows over newer ones until the log is \
+        "pipeline {} writes over rows without a guard: a rewind would put old rows over newer ones until the log is \
          caught up; choose --rebase or --accept-gap, or say --force",
         pipeline.name
     );
@@ -154,10 +147,7 @@ async fn steps(
         let text = format!("stream {} has no partition {only}", pipeline.from);
         return Err(coded(Exit::NotFound, anyhow!(text)));
     }
-    let cursors = match pipeline.sqlite.path.try_exists()? {
-        true => garam_sink::sqlite::read_cursors(&pipeline.sqlite.path).await?,
-        false => Vec::new(),
-    };
+    let cursors = pipeline.sink.read_cursors().await?;
     let mut steps = Vec::new();
     for index in (0..partitions).filter(|index| only.is_none_or(|only| only == *index)) {
         let key = CursorKey { pipeline: id, partition: index, slots: SlotRange::ALL };

@@ -182,7 +182,7 @@ pub struct PipelineConfig {
     /// Longest wait to fill a batch while records keep coming. Default 1 s; at most 60 s.
     #[serde(default = "default_max_wait", with = "humantime_serde")]
     pub max_wait: Duration,
-    /// Exactly one destination: `[pipeline.NAME.to.sqlite]`.
+    /// Exactly one destination: `[pipeline.NAME.to.postgres]` or `[pipeline.NAME.to.sqlite]`.
     pub to: To,
 }
 
@@ -198,6 +198,7 @@ pub enum Start {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct To {
+    pub postgres: Option<garam_sink::PostgresConfig>,
     pub sqlite: Option<garam_sink::sqlite::SqliteConfig>,
 }
 

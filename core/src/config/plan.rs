@@ -7,11 +7,11 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use garam_proto::StreamName;
 use garam_refine::ContractRefiner;
-use garam_sink::sqlite::SqliteConfig;
+use garam_sink::SinkConfig;
 use garam_stage::Contract;
 
 use super::{
-    Config, ConfigError, GatewayConfig, LogConfig, OnFull, PipelineConfig, Start, StreamConfig,
+    Config, ConfigError, GatewayConfig, LogConfig, OnFull, PipelineConfig, Start, StreamConfig, To,
 };
 
 /// What the core will do, as `garam check` prints it.
@@ -45,7 +45,7 @@ pub struct PipelinePlan {
     pub start: Start,
     pub max_rows: u32,
     pub max_wait: Duration,
-    pub sqlite: SqliteConfig,
+    pub sink: SinkConfig,
 }
 
 impl Plan {
@@ -162,18 +162,29 @@ fn check_pipeline(
     if pipeline.max_wait > Duration::from_secs(60) {
         return invalid(&key("max_wait"), "more than 60s".into());
     }
-    let Some(sqlite) = pipeline.to.sqlite else {
-        return invalid(&key("to"), format!("no destination: add [pipeline.{name}.to.sqlite]"));
+    let sink = match pipeline.to {
+        To { postgres: Some(config), sqlite: None } => SinkConfig::Postgres(Box::new(config)),
+        To { postgres: None, sqlite: Some(config) } => SinkConfig::Sqlite(config),
+        To { postgres: None, sqlite: None } => {
+            let text = format!(
+                "no destination: add [pipeline.{name}.to.postgres] or [pipeline.{name}.to.sqlite]"
+            );
+            return invalid(&key("to"), text);
+        }
+        To { postgres: Some(_), sqlite: Some(_) } => {
+            let text = "two destinations: a pipeline has one, make another pipeline".to_owned();
+            return invalid(&key("to"), text);
+        }
     };
-    if let Err(error) = sqlite.spec(&stream.contract.schema()) {
-        return invalid(&key("to.sqlite"), error.to_string());
+    if let Err(error) = sink.check(&stream.contract.schema()) {
+        return invalid(&key(&format!("to.{}", sink.kind())), error.to_string());
     }
     Ok(PipelinePlan {
         from: stream.name.clone(),
         start: pipeline.start,
         max_rows: pipeline.max_rows,
         max_wait: pipeline.max_wait,
-        sqlite,
+        sink,
         name,
     })
 }
@@ -182,12 +193,13 @@ fn check_pipeline(
 fn check_targets(pipelines: &[PipelinePlan]) -> Result<(), ConfigError> {
     for (i, pipeline) in pipelines.iter().enumerate() {
         let same = |other: &&PipelinePlan| {
-            other.sqlite.path == pipeline.sqlite.path && other.sqlite.table == pipeline.sqlite.table
+            other.sink.kind() == pipeline.sink.kind()
+                && other.sink.target() == pipeline.sink.target()
         };
         if let Some(other) = pipelines.iter().take(i).find(same) {
             return invalid(
-                &format!("pipeline.{}.to.sqlite.table", pipeline.name),
-                format!("pipeline {} writes the same table of the same file", other.name),
+                &format!("pipeline.{}.to.{}.table", pipeline.name, pipeline.sink.kind()),
+                format!("pipeline {} writes the same table of the same database", other.name),
             );
         }
     }

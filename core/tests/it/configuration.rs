@@ -47,7 +47,9 @@ fn a_pipeline_needs_its_stream_and_one_destination() {
     );
     check(
         "[stream.orders]\n[pipeline.p]\nfrom = \"orders\"\n[pipeline.p.to]\n",
-        expect!["configuration key pipeline.p.to: no destination: add [pipeline.p.to.sqlite]"],
+        expect![
+            "configuration key pipeline.p.to: no destination: add [pipeline.p.to.postgres] or [pipeline.p.to.sqlite]"
+        ],
     );
 }
 
@@ -60,7 +62,7 @@ fn two_pipelines_cannot_write_one_table() {
     check(
         &text,
         expect![
-            "configuration key pipeline.b.to.sqlite.table: pipeline a writes the same table of the same file"
+            "configuration key pipeline.b.to.sqlite.table: pipeline a writes the same table of the same database"
         ],
     );
 }

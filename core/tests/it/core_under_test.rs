@@ -18,14 +18,19 @@ pub(crate) struct Core {
 impl Core {
     pub(crate) async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let plan = plan(&folder);
-        let pki = Pki::at(&plan.pki_dir);
-        pki.init("test").unwrap();
-        let app = App::start(plan.clone()).await.unwrap();
-        let core = Self { app, plan, folder };
+        let to = format!("sqlite]\npath = {:?}", folder.path().join("data.sqlite"));
+        let core = Self::delivering(folder, &to).await;
         core.eventually("the pipeline begins", || std::future::ready(core.database().is_file()))
             .await;
         core
+    }
+
+    /// With a destination: what stands behind `[pipeline.p.to.` but the table's name.
+    pub(crate) async fn delivering(folder: TempDir, to: &str) -> Self {
+        let plan = plan(&folder, to);
+        Pki::at(&plan.pki_dir).init("test").unwrap();
+        let app = App::start(plan.clone()).await.unwrap();
+        Self { app, plan, folder }
     }
 
     /// Stops gracefully and starts again on the same folder.
@@ -92,12 +97,11 @@ impl Core {
     }
 }
 
-fn plan(folder: &TempDir) -> Plan {
+fn plan(folder: &TempDir, to: &str) -> Plan {
     let text = format!(
         "data_dir = {:?}\n[gateway]\nlisten = \"127.0.0.1:0\"\nhandshake_timeout = \"2s\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
-         [stream.logs]\n[pipeline.p]\nfrom = \"logs\"\n[pipeline.p.to.sqlite]\npath = {:?}\ntable = \"lines\"\n",
+         [stream.logs]\n[pipeline.p]\nfrom = \"logs\"\n[pipeline.p.to.{to}\ntable = \"lines\"\n",
         folder.path().join("core"),
-        folder.path().join("data.sqlite"),
     );
     config::parse("test", &text).and_then(config::Config::check).unwrap()
 }

@@ -8,4 +8,5 @@ mod command_line;
 mod configuration;
 mod core_under_test;
 mod door;
+mod postgres;
 mod tree;

@@ -4,14 +4,17 @@ use std::path::PathBuf;
 
 use arrow_schema::SchemaRef;
 use garam_stage::contract::OneOrMany;
-use garam_stage::{Destination, Failure, TableSpec, WriteMode};
+use garam_stage::{Cursor, Destination, Failure, TableSpec, WriteMode};
 use serde::Deserialize;
 
 use super::client::Client;
+use super::cursors::read_cursors;
 use super::error::{SqliteError, TableError};
 use super::inspect;
-use super::table::Table;
+use super::query::{QueryLimits, QueryValue, read_only_query};
+use super::table::{Table, quoted};
 use super::writer::SqliteWriter;
+use crate::RowCount;
 
 /// A table of an SQLite file.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -93,6 +96,40 @@ impl SqliteConfig {
         }
     }
 
+    /// Whether records that are delivered again leave the table as it is: not where an old row would cover a newer one.
+    pub fn survives_rewind(&self) -> bool {
+        self.mode() == WriteMode::Append
+    }
+
+    /// All cursors kept in the file; none when it is not there yet.
+    pub async fn read_cursors(&self) -> Result<Vec<Cursor>, Failure> {
+        match Client::new(self.path.clone()).file_exists()? {
+            true => read_cursors(&self.path).await,
+            false => Ok(Vec::new()),
+        }
+    }
+
+    /// How many rows the table has, and of how many records.
+    pub async fn count_rows(&self) -> Result<RowCount, Failure> {
+        let table = quoted(&self.table);
+        let sql = format!(
+            "select count(*), (select count(*) from (select distinct _origin, _position, _ordinal from {table})) from {table}"
+        );
+        let answer = read_only_query(&self.path, &sql, QueryLimits::default()).await?;
+        let number = |i: usize| match answer.rows.first().and_then(|row| row.get(i)) {
+            Some(QueryValue::Integer(n)) => u64::try_from(*n).unwrap_or(0),
+            _ => 0,
+        };
+        Ok(RowCount { rows: number(0), distinct: number(1) })
+    }
+
+    fn mode(&self) -> WriteMode {
+        self.mode.unwrap_or(match self.key {
+            None => WriteMode::Append,
+            Some(_) => WriteMode::Upsert,
+        })
+    }
+
     fn may_create(&self, table: &Table) -> Result<(), SqliteError> {
         match self.create {
             Create::Missing => Ok(()),
@@ -104,10 +141,7 @@ impl SqliteConfig {
 
     fn table(&self, schema: &SchemaRef) -> Result<Table, SqliteError> {
         let key = self.key.clone().map(OneOrMany::into_vec).unwrap_or_default();
-        let mode = self.mode.unwrap_or(match key.is_empty() {
-            true => WriteMode::Append,
-            false => WriteMode::Upsert,
-        });
+        let mode = self.mode();
         Table::new(TableSpec { table: self.table.clone(), schema: schema.clone(), mode, key })
     }
 }

@@ -1,4 +1,4 @@
-//! The SQLite destination against real database files.
+//! The destinations against real databases: SQLite's at the top, the others in a folder each.
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails by panicking")]
 
@@ -6,6 +6,7 @@ mod config;
 mod cursor;
 mod existing;
 mod fixture;
+mod postgres;
 mod query;
 mod refusal;
 mod write;

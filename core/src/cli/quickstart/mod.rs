@@ -28,6 +28,7 @@ use children::Children;
     after_help = "Examples:\n  garam quickstart                                  tail /var/log/**/*.log until Ctrl-C\n  \
 garam quickstart --seconds 20 -o json             the same for 20 seconds, summary as JSON\n  \
 garam quickstart --tail '/srv/app/*.log'          your own files\n  \
+garam quickstart --tail app.log --postgres db.url  into the server whose address is the line of db.url\n  \
 garam quickstart --generate 5000                  a synthetic application log, 5000 lines a second, rotating"
 )]
 pub(crate) struct Args {
@@ -37,6 +38,9 @@ pub(crate) struct Args {
     /// Also write a synthetic application log at this many lines a second, into a real, rotating file.
     #[arg(long, value_name = "RATE", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     generate: Option<u32>,
+    /// Deliver into PostgreSQL instead of a file: the only line of FILE is `postgres://USER:PASSWORD@HOST/DATABASE`.
+    #[arg(long, value_name = "FILE")]
+    postgres: Option<PathBuf>,
     /// Stop after this many seconds; default: run until Ctrl-C.
     #[arg(long, value_name = "N")]
     seconds: Option<u64>,

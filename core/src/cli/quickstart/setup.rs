@@ -10,6 +10,7 @@ use super::Args;
 use crate::cli::exit::{Exit, coded, eprintln_quietly};
 use crate::config::{self, Plan};
 use crate::pki::Pki;
+use garam_sink::SinkConfig;
 
 /// Name of quickstart's stream and pipeline.
 pub(super) const STREAM: &str = "logs";
@@ -21,7 +22,7 @@ const DEFAULT_GLOB: &str = "/var/log/**/*.log";
 pub(super) struct Ground {
     pub(super) dir: PathBuf,
     pub(super) logs: PathBuf,
-    pub(super) database: PathBuf,
+    pub(super) sink: SinkConfig,
     pub(super) core_config: PathBuf,
     pub(super) agent_config: PathBuf,
     pub(super) admin: SocketAddr,
@@ -36,17 +37,19 @@ pub(super) fn prepare(args: &Args) -> anyhow::Result<Ground> {
     let lock = lock(&dir)?;
     let gateway = port(args.gateway_port)?;
     let admin = port(args.admin_port)?;
-    let (logs, database) = (dir.join("logs"), dir.join("data.sqlite"));
+    let logs = dir.join("logs");
     std::fs::create_dir_all(&logs)?;
     let core_config = dir.join("garam.toml");
-    write(&core_config, &core_toml(&dir, gateway, admin, &database))?;
+    write(&core_config, &core_toml(&dir, gateway, admin, &destination(args, &dir)?))?;
     let plan = config::load(&core_config)
         .and_then(config::Config::check)
         .map_err(|error| coded(Exit::Config, error))?;
     certificates(&dir, &plan)?;
     let agent_config = dir.join("agent.toml");
     write(&agent_config, &agent_toml(&dir, gateway, &globs(args, &logs)?))?;
-    Ok(Ground { dir, logs, database, core_config, agent_config, admin, plan, _lock: lock })
+    let sink = plan.pipelines.first().map(|pipeline| pipeline.sink.clone());
+    let sink = sink.context("the configuration has no pipeline")?;
+    Ok(Ground { dir, logs, sink, core_config, agent_config, admin, plan, _lock: lock })
 }
 
 fn lock(dir: &Path) -> anyhow::Result<File> {
@@ -101,7 +104,19 @@ fn globs(args: &Args, logs: &Path) -> anyhow::Result<Vec<String>> {
     Ok(globs)
 }
 
-fn core_toml(dir: &Path, gateway: SocketAddr, admin: SocketAddr, database: &Path) -> String {
+/// The pipeline's table `to`: a file of its own, or the PostgreSQL server that was named.
+fn destination(args: &Args, dir: &Path) -> anyhow::Result<String> {
+    Ok(match &args.postgres {
+        None => format!("sqlite]\npath = {:?}", dir.join("data.sqlite")),
+        Some(file) => {
+            let file = file.canonicalize();
+            let file = file.with_context(|| "cannot find the file of --postgres")?;
+            format!("postgres]\nurl_file = {file:?}")
+        }
+    })
+}
+
+fn core_toml(dir: &Path, gateway: SocketAddr, admin: SocketAddr, destination: &str) -> String {
     format!(
         "# Written by `garam quickstart`; written again by each run.\n\
          data_dir = {data:?}\n\n\
@@ -110,7 +125,7 @@ fn core_toml(dir: &Path, gateway: SocketAddr, admin: SocketAddr, database: &Path
          [stream.{STREAM}]\nquota = \"20GiB\"\n\n\
          [stream.{STREAM}.contract]\nformat = \"line\"\n\n\
          [pipeline.{PIPELINE}]\nfrom = \"{STREAM}\"\nstart = \"earliest\"\n\n\
-         [pipeline.{PIPELINE}.to.sqlite]\npath = {database:?}\ntable = \"{TABLE}\"\nmode = \"append\"\n",
+         [pipeline.{PIPELINE}.to.{destination}\ntable = \"{TABLE}\"\nmode = \"append\"\n",
         data = dir.join("core"),
     )
 }

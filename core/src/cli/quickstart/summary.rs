@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 
 use garam_log::{EntryBody, inspect};
 use garam_proto::{LogOffset, PartitionId, StreamName};
-use garam_sink::sqlite::{QueryLimits, QueryValue, read_cursors, read_only_query};
+use garam_sink::{RowCount, SinkConfig};
 use garam_stage::{Counters, Cursor};
 use serde::Serialize;
 
-use super::setup::{Ground, STREAM, TABLE};
+use super::setup::{Ground, PIPELINE, STREAM, TABLE};
 use crate::cli::output::bytes;
 
 /// What a run did. Counts are records of this run; `gap` is bytes known to be lost upstream.
@@ -30,7 +30,7 @@ pub(super) struct Summary {
     files: u64,
     /// Rows in the table, over all runs.
     rows: u64,
-    database: PathBuf,
+    database: String,
     table: &'static str,
     folder: PathBuf,
 }
@@ -40,6 +40,9 @@ struct Start {
     next: LogOffset,
     counters: Counters,
 }
+
+/// A question to begin with.
+const ASK: &str = "select _path, count(*) from lines group by 1 order by 2 desc";
 
 const START_FILE: &str = "run-start.json";
 
@@ -65,7 +68,7 @@ pub(super) async fn count(ground: &Ground) -> anyhow::Result<Summary> {
     let start = start(&ground.dir)?;
     let end = cursor(ground).await?.map(|cursor| cursor.counters).unwrap_or_default();
     let taken = taken_in(&ground.plan.log_dir(), start.next)?;
-    let (rows, distinct) = table(&ground.database).await?;
+    let RowCount { rows, distinct } = ground.sink.count_rows().await?;
     let delivered = end.delivered - start.counters.delivered;
     let quarantined = end.quarantined - start.counters.quarantined;
     let dropped = end.dropped_total() - start.counters.dropped_total();
@@ -81,7 +84,7 @@ pub(super) async fn count(ground: &Ground) -> anyhow::Result<Summary> {
         bytes_read: taken.bytes,
         files: taken.files,
         rows,
-        database: ground.database.clone(),
+        database: ground.sink.target().0,
         table: TABLE,
         folder: ground.dir.clone(),
     })
@@ -103,7 +106,7 @@ impl Summary {
             "\n{verdict}\n  read         {} records, {} from {} files\n  delivered    {}\n  quarantined  {}\n  dropped      {}\n  \
              gap          {} bytes\n  lost         {}\n  duplicated   {}\n\n\
              The data is in {} (table {TABLE}, {} rows over all runs); run again and it continues.\nTry:\n  \
-             {garam} query \"select _path, count(*) from {TABLE} group by 1 order by 2 desc\"\n  \
+             {query}\n  \
              {garam} log inspect --origins\n  \
              {garam} dlq ls\n",
             self.read,
@@ -115,8 +118,12 @@ impl Summary {
             self.gap,
             self.lost,
             self.duplicated,
-            self.database.display(),
+            self.database,
             self.rows,
+            query = match &ground.sink {
+                SinkConfig::Postgres(_) => format!("psql -c \"{ASK}\""),
+                SinkConfig::Sqlite(_) => format!("{garam} query \"{ASK}\""),
+            },
             verdict = if self.holds() {
                 "Every record that was read is accounted for."
             } else {
@@ -151,24 +158,11 @@ fn taken_in(log: &Path, from: LogOffset) -> anyhow::Result<TakenIn> {
 }
 
 async fn cursor(ground: &Ground) -> anyhow::Result<Option<Cursor>> {
-    if !ground.database.try_exists()? {
-        return Ok(None);
-    }
-    let cursors = read_cursors(&ground.database).await?;
-    Ok(cursors.into_iter().next())
-}
-
-/// All rows, and how many different records they are.
-async fn table(database: &Path) -> anyhow::Result<(u64, u64)> {
-    let sql = format!(
-        "select count(*), (select count(*) from (select distinct _origin, _position, _ordinal from {TABLE})) from {TABLE}"
-    );
-    let answer = read_only_query(database, &sql, QueryLimits::default()).await?;
-    let number = |i: usize| match answer.rows.first().and_then(|row| row.get(i)) {
-        Some(QueryValue::Integer(n)) => u64::try_from(*n).unwrap_or(0),
-        _ => 0,
-    };
-    Ok((number(0), number(1)))
+    let meta = garam_meta::Meta::open(&ground.plan.meta_path()).await?;
+    let known = meta.pipelines().await?.into_iter().find(|pipeline| pipeline.name == PIPELINE);
+    let cursors = ground.sink.read_cursors().await?;
+    let ours = |cursor: &Cursor| known.as_ref().is_some_and(|own| own.id == cursor.key.pipeline);
+    Ok(cursors.into_iter().find(ours))
 }
 
 fn start(dir: &Path) -> anyhow::Result<Start> {

@@ -167,7 +167,7 @@ impl<'a> View<'a> {
             ));
         }
         line(String::new());
-        line(format!("data       {} (table {TABLE})", self.ground.database.display()));
+        line(format!("data       {} (table {TABLE})", self.ground.sink.target().0));
         out
     }
 }

@@ -1,0 +1,256 @@
+//! The one connection of a writer, and transactions that own it.
+//!
+//! In: where the server is. Out: transactions. Promise: one that is dropped before its end (an error, a cancelled future, no
+//! answer in time) takes the connection with it, so nothing is ever written inside somebody else's open transaction; the
+//! server undoes it and lets its locks go. sqlx's own `begin` is not used: cancelling it leaves a transaction open. A server
+//! that cannot keep the promises (no fsync, a standby) is refused before anything is written.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions as _, PgConnection, Row as _};
+
+use super::error::{Cause, PostgresError, ServerFault, cause, undone_by_commit};
+
+/// How long opening a connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The server stops a statement at its own limit; a server that says nothing at all for so much longer is gone.
+const GRACE: Duration = Duration::from_secs(5);
+
+const ABOUT_SERVER: &str = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only'), \
+current_setting('fsync'), current_setting('synchronous_commit'), current_setting('server_encoding'), \
+current_setting('server_version_num')::int4";
+
+/// Where the server is.
+#[derive(Debug, Clone)]
+pub(crate) enum Address {
+    /// A file that holds the address, read at each connect.
+    File(PathBuf),
+    Given(Box<PgConnectOptions>),
+}
+
+#[derive(Debug)]
+pub(crate) struct Client {
+    address: Address,
+    password_file: Option<PathBuf>,
+    statement_timeout: Duration,
+    place: String,
+    connection: Option<PgConnection>,
+}
+
+/// An open transaction. Dropping it closes the connection, which rolls it back.
+#[derive(Debug)]
+pub(crate) struct Transaction {
+    pub(crate) connection: PgConnection,
+}
+
+impl Address {
+    pub(crate) fn text(from: &str, text: &str) -> Result<Self, PostgresError> {
+        let wrong = || PostgresError::Url { from: from.to_owned() };
+        let known = text.starts_with("postgres://") || text.starts_with("postgresql://");
+        if !known {
+            return Err(wrong());
+        }
+        let options = PgConnectOptions::from_str(text).map_err(|_| wrong())?;
+        Ok(Self::Given(Box::new(options)))
+    }
+
+    /// For people: never a secret.
+    pub(crate) fn place(&self) -> String {
+        match self {
+            Self::File(path) => path.display().to_string(),
+            Self::Given(options) => place(options),
+        }
+    }
+
+    fn options(&self) -> Result<PgConnectOptions, PostgresError> {
+        match self {
+            Self::Given(options) => Ok(options.as_ref().clone()),
+            Self::File(path) => {
+                let text = secret(path)?;
+                match Self::text(&path.display().to_string(), &text)? {
+                    Self::Given(options) => Ok(*options),
+                    Self::File(_) => Err(PostgresError::Url { from: path.display().to_string() }),
+                }
+            }
+        }
+    }
+}
+
+impl Client {
+    pub(crate) fn new(
+        address: Address,
+        password_file: Option<PathBuf>,
+        statement_timeout: Duration,
+    ) -> Self {
+        let place = address.place();
+        Self { address, password_file, statement_timeout, place, connection: None }
+    }
+
+    /// An error of this server, with what was being done.
+    pub(crate) fn error(&self, action: &'static str, source: sqlx::Error) -> PostgresError {
+        PostgresError::Database { action, place: self.place.clone(), source }
+    }
+
+    pub(crate) fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// Waits for the server, but not for ever: a connection can die without a word.
+    pub(crate) async fn within<T>(
+        &self,
+        action: &'static str,
+        asked: impl Future<Output = Result<T, sqlx::Error>> + Send,
+    ) -> Result<T, PostgresError> {
+        let limit = self.statement_timeout + GRACE;
+        match tokio::time::timeout(limit, asked).await {
+            Ok(done) => done.map_err(|source| self.error(action, source)),
+            Err(_) => Err(PostgresError::Silent { action, place: self.place.clone(), limit }),
+        }
+    }
+
+    /// Begins a transaction. A connection that died while it was idle is replaced: nothing was asked of it yet.
+    pub(crate) async fn begin(&mut self) -> Result<Transaction, PostgresError> {
+        // Checked in the transaction, not at its end: what a deferred constraint refuses must be known by row.
+        const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET CONSTRAINTS ALL IMMEDIATE";
+        if let Some(mut connection) = self.connection.take() {
+            let begun = sqlx::raw_sql(BEGIN).execute(&mut connection);
+            match self.within("begin a transaction", begun).await {
+                Ok(_) => return Ok(Transaction { connection }),
+                Err(PostgresError::Database { source, .. }) if died(&source) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let mut connection = self.open().await?;
+        let begun = sqlx::raw_sql(BEGIN).execute(&mut connection);
+        self.within("begin a transaction", begun).await?;
+        Ok(Transaction { connection })
+    }
+
+    /// Commits. Unless the server says clearly that everything is undone, nobody knows whether it is in.
+    pub(crate) async fn commit(
+        &mut self,
+        mut transaction: Transaction,
+    ) -> Result<(), PostgresError> {
+        let asked = sqlx::raw_sql("COMMIT").execute(&mut transaction.connection);
+        match self.within("commit", asked).await {
+            Ok(_) => {
+                self.connection = Some(transaction.connection);
+                Ok(())
+            }
+            Err(PostgresError::Database { source, .. }) if undone_by_commit(&source) => {
+                Err(self.error("commit", source))
+            }
+            Err(PostgresError::Database { source, .. }) => {
+                Err(PostgresError::CommitUnknown { place: self.place.clone(), source })
+            }
+            Err(PostgresError::Silent { limit, .. }) => {
+                let why = format!("no answer within {limit:?}");
+                let source = std::io::Error::new(std::io::ErrorKind::TimedOut, why).into();
+                Err(PostgresError::CommitUnknown { place: self.place.clone(), source })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Undoes everything. When even that fails the connection is closed, which undoes it too.
+    pub(crate) async fn rollback(&mut self, mut transaction: Transaction) {
+        let asked = sqlx::raw_sql("ROLLBACK").execute(&mut transaction.connection);
+        if self.within("roll back", asked).await.is_ok() {
+            self.connection = Some(transaction.connection);
+        }
+    }
+
+    async fn open(&mut self) -> Result<PgConnection, PostgresError> {
+        let mut options = self.address.options()?;
+        if let Some(path) = &self.password_file {
+            options = options.password(&secret(path)?);
+        }
+        self.place = place(&options);
+        if options.get_application_name().is_none() {
+            options = options.application_name("garam");
+        }
+        let options = options.disable_statement_logging();
+        let opened = tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await;
+        let mut connection = match opened {
+            Ok(opened) => opened.map_err(|source| self.error("connect", source))?,
+            Err(_) => {
+                let (action, place) = ("connect", self.place.clone());
+                return Err(PostgresError::Silent { action, place, limit: CONNECT_TIMEOUT });
+            }
+        };
+        self.settle(&mut connection).await?;
+        Ok(connection)
+    }
+
+    /// Looks whether the server can keep the promises, and sets the session's limits.
+    async fn settle(&self, connection: &mut PgConnection) -> Result<(), PostgresError> {
+        let asked = sqlx::query(ABOUT_SERVER).fetch_one(&mut *connection);
+        let about = self.within("look at the server's settings", asked).await?;
+        let text = |i: usize| {
+            let found: Result<String, _> = about.try_get(i);
+            found.map_err(|source| self.error("look at the server's settings", source))
+        };
+        let failed = |source| self.error("look at the server's settings", source);
+        let standby: bool = about.try_get(0).map_err(failed)?;
+        let version: i32 = about.try_get(5).map_err(failed)?;
+        let encoding = text(4)?;
+        let fault = if standby {
+            Some(ServerFault::Standby)
+        } else if text(1)? != "off" {
+            Some(ServerFault::ReadOnly)
+        } else if text(2)? != "on" {
+            Some(ServerFault::NoFsync)
+        } else if encoding != "UTF8" {
+            Some(ServerFault::Encoding { found: encoding })
+        } else if version < 120_000 {
+            Some(ServerFault::Version { found: version / 10_000 })
+        } else {
+            None
+        };
+        if let Some(why) = fault {
+            return Err(PostgresError::Server { place: self.place.clone(), why });
+        }
+        let mut settings = self.limits();
+        if text(3)? == "off" {
+            // A commit that is reported must survive a crash of the server.
+            settings.push_str("; SET synchronous_commit = on");
+        }
+        let asked = sqlx::raw_sql(AssertSqlSafe(settings)).execute(connection);
+        self.within("set the session's limits", asked).await.map(|_| ())
+    }
+
+    /// Limits that the server itself keeps, so that a writer which is paused or cut off lets go of its locks.
+    fn limits(&self) -> String {
+        let statement = self.statement_timeout.as_millis();
+        let lock = statement / 6;
+        format!(
+            "SET statement_timeout = {statement}; SET lock_timeout = {lock}; \
+             SET idle_in_transaction_session_timeout = {statement}; \
+             SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3"
+        )
+    }
+}
+
+/// Whether the connection is what failed, not what was asked of it.
+fn died(error: &sqlx::Error) -> bool {
+    use garam_stage::FailureKind::Unreachable;
+    cause(error) == Cause::Failure(Unreachable)
+}
+
+fn place(options: &PgConnectOptions) -> String {
+    let database = options.get_database().unwrap_or_else(|| options.get_username());
+    match options.get_socket() {
+        Some(socket) => format!("{}/{database}", socket.display()),
+        None => format!("{}:{}/{database}", options.get_host(), options.get_port()),
+    }
+}
+
+/// The one line of a file.
+fn secret(path: &Path) -> Result<String, PostgresError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| PostgresError::Secret { path: path.to_owned(), source })?;
+    Ok(text.trim().to_owned())
+}

@@ -1,0 +1,42 @@
+//! PostgreSQL as a destination: one connection per writer, one transaction per batch.
+//!
+//! In: `StagedBatch`. Out: rows in the table, the cursor in `_garam_cursors` beside it, both or neither.
+//!
+//! ```text
+//! BEGIN
+//!   UPDATE _garam_cursors … WHERE key, incarnation, next, epoch are what the batch begins at     must match one row
+//!   INSERT … SELECT * FROM unnest($1::bigint[],$2::text[],…)                                     at most 2 000 rows each
+//!     ON CONFLICT (_origin, _position, _ordinal) DO NOTHING                                      append
+//!     ON CONFLICT (key) DO NOTHING                                                               ignore
+//!     ON CONFLICT (key) DO UPDATE SET … [WHERE t.version <= excluded.version]                    upsert
+//!   UPDATE … FROM unnest(…) WHERE t.key = s.key [AND t.version <= s.version]                     update
+//! COMMIT                                                  synchronous_commit is on: durable when it returns
+//! ```
+//!
+//! Stored forms:
+//!
+//! ```text
+//! boolean, smallint, int, bigint, real, double, date       of the same name
+//! decimal(p,s)              numeric(p,s)
+//! text, varchar(n)          text
+//! timestamp                 timestamptz
+//! _origin, _version         bytea
+//! _position                 numeric(39)
+//! ```
+//!
+//! Not here: pools, several servers. A connection is owned by its writer and closed with any transaction that was cut off.
+//! Reading order: [`config`] → [`writer`] → [`client`] → [`table`], [`inspect`] → [`cursors`] → [`fold`], [`encode`] →
+//! [`error`].
+
+mod client;
+mod config;
+mod cursors;
+mod encode;
+mod error;
+mod fold;
+mod inspect;
+mod table;
+mod writer;
+
+pub use config::{Mode, PostgresConfig, Url};
+pub use error::{PostgresError, ServerFault, TableError};

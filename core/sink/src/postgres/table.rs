@@ -1,0 +1,359 @@
+//! The table as it should be: column types, DDL and the statements that fill it.
+//!
+//! In: the configuration and the rows' schema. Out: SQL text, made once per writer. Names are quoted always and checked first,
+//! so that no name can become SQL. One statement text serves every number of rows: each column travels as one array.
+//! Not here: what the database has (`inspect`), values (`encode`).
+
+use std::sync::Arc;
+
+use arrow_schema::{DataType, SchemaRef, TimeUnit};
+use garam_stage::system;
+
+use super::config::Mode;
+use super::error::{PostgresError, TableError};
+
+/// How a column's values are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stored {
+    Boolean,
+    SmallInt,
+    Int,
+    BigInt,
+    Real,
+    Double,
+    Decimal {
+        precision: u8,
+        scale: u8,
+    },
+    Text,
+    Date,
+    Timestamp,
+    Bytes,
+    /// 128 bits, as a number.
+    Position,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TableColumn {
+    pub(crate) name: String,
+    pub(crate) stored: Stored,
+    pub(crate) nullable: bool,
+}
+
+/// `NAME` or `SCHEMA.NAME`, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TableName {
+    pub(crate) schema: Option<String>,
+    pub(crate) name: String,
+}
+
+/// A checked table.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) name: TableName,
+    pub(crate) columns: Vec<TableColumn>,
+    pub(crate) mode: Mode,
+    /// What makes a row unique, as indexes into `columns`: the configured key, or the record's name.
+    pub(crate) unique: Vec<usize>,
+    /// The guard, as an index into `columns`.
+    pub(crate) version: Option<usize>,
+    /// Writes rows: one array per column.
+    pub(crate) write: Arc<str>,
+    /// Numbers of the offered keys, from 1, that are not in the table: one array per key column.
+    pub(crate) absent: Arc<str>,
+    /// Numbers of the offered keys, from 1, that the table holds in a newer version: the key's arrays, then the version's.
+    pub(crate) newer: Option<Arc<str>>,
+}
+
+impl TableName {
+    pub(crate) fn parse(text: &str) -> Result<Self, TableError> {
+        let (schema, name) = match text.split_once('.') {
+            Some((schema, name)) => (Some(schema), name),
+            None => (None, text),
+        };
+        let wrong = |part: &str| {
+            let starts_well =
+                part.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+            let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+            let lower = part.to_ascii_lowercase();
+            let taken = lower.starts_with("pg_") || lower.starts_with("_garam");
+            !starts_well || part.len() > 63 || !part.bytes().all(allowed) || taken
+        };
+        if wrong(name) || schema.is_some_and(wrong) {
+            return Err(TableError::Name { table: text.into() });
+        }
+        Ok(Self { schema: schema.map(str::to_owned), name: name.into() })
+    }
+
+    /// Another table of the same schema, quoted.
+    pub(crate) fn sibling(&self, name: &str) -> String {
+        match &self.schema {
+            Some(schema) => format!("{}.{}", quoted(schema), quoted(name)),
+            None => quoted(name),
+        }
+    }
+
+    pub(crate) fn quoted(&self) -> String {
+        self.sibling(&self.name)
+    }
+}
+
+impl Table {
+    pub(crate) fn new(
+        name: &str,
+        schema: &SchemaRef,
+        mode: Mode,
+        key: Vec<String>,
+        version: Option<&str>,
+    ) -> Result<Self, PostgresError> {
+        let name = TableName::parse(name)?;
+        let columns = schema
+            .fields()
+            .iter()
+            .map(|field| {
+                let stored = stored_as(field.name(), field.data_type()).ok_or_else(|| {
+                    let found = field.data_type().to_string();
+                    PostgresError::ColumnType { column: field.name().clone(), found }
+                })?;
+                let (name, nullable) = (field.name().clone(), field.is_nullable());
+                Ok(TableColumn { name, stored, nullable })
+            })
+            .collect::<Result<Vec<_>, PostgresError>>()?;
+        let unique = unique(&columns, mode, &key)?;
+        let version = version.map(|version| guard(&columns, mode, version)).transpose()?;
+        let (write, absent, newer) = ("".into(), "".into(), None);
+        let mut table = Self { name, columns, mode, unique, version, write, absent, newer };
+        table.write = table.write_sql().into();
+        table.absent = table.absent_sql().into();
+        table.newer = version.map(|version| table.newer_sql(version).into());
+        Ok(table)
+    }
+
+    /// As people write it.
+    pub(crate) fn display_name(&self) -> String {
+        match &self.name.schema {
+            Some(schema) => format!("{schema}.{}", self.name.name),
+            None => self.name.name.clone(),
+        }
+    }
+
+    pub(crate) fn unique_names(&self) -> Vec<String> {
+        self.names(&self.unique)
+    }
+
+    /// `CREATE TABLE`.
+    pub(crate) fn ddl(&self) -> String {
+        let mut lines: Vec<String> =
+            self.columns.iter().map(|column| format!("  {}", column.definition())).collect();
+        let unique = quoted_list(&self.unique_names());
+        lines.push(match self.mode {
+            Mode::Append => format!("  UNIQUE ({unique})"),
+            _ => format!("  PRIMARY KEY ({unique})"),
+        });
+        format!("CREATE TABLE {} (\n{}\n)", self.name.quoted(), lines.join(",\n"))
+    }
+
+    pub(crate) fn missing(&self) -> TableError {
+        TableError::Missing { table: self.display_name(), ddl: self.ddl() }
+    }
+
+    fn names(&self, columns: &[usize]) -> Vec<String> {
+        columns.iter().filter_map(|&i| self.columns.get(i)).map(|c| c.name.clone()).collect()
+    }
+
+    /// `unnest($1::bigint[],…)` of these columns.
+    fn unnest(&self, columns: impl IntoIterator<Item = usize>) -> String {
+        let columns = columns.into_iter().filter_map(|i| self.columns.get(i));
+        let arrays = columns.enumerate().map(|(i, column)| {
+            let (number, array) = (i + 1, column.stored.array());
+            format!("${number}::{array}")
+        });
+        format!("unnest({})", arrays.collect::<Vec<_>>().join(","))
+    }
+
+    fn write_sql(&self) -> String {
+        let all = quoted_list(&self.columns.iter().map(|c| c.name.clone()).collect::<Vec<_>>());
+        let source = self.unnest(0..self.columns.len());
+        let name = self.name.quoted();
+        let key = quoted_list(&self.unique_names());
+        let insert = format!("INSERT INTO {name} AS t ({all}) SELECT * FROM {source} AS s ({all})");
+        let values = (0..self.columns.len()).filter(|i| !self.unique.contains(i));
+        let values = self.names(&values.collect::<Vec<_>>());
+        let set = |from: &str| {
+            let each = values.iter().map(|value| format!("{0}={from}.{0}", quoted(value)));
+            each.collect::<Vec<_>>().join(",")
+        };
+        let guard = |from: &str| {
+            let version = self.version.and_then(|version| self.columns.get(version));
+            version.map(|version| {
+                let version = quoted(&version.name);
+                format!("(t.{version} IS NULL OR t.{version} <= {from}.{version})")
+            })
+        };
+        match self.mode {
+            Mode::Insert => insert,
+            Mode::Append | Mode::Ignore => format!("{insert} ON CONFLICT ({key}) DO NOTHING"),
+            Mode::Upsert => {
+                let guard = guard("excluded").map(|g| format!(" WHERE {g}")).unwrap_or_default();
+                format!("{insert} ON CONFLICT ({key}) DO UPDATE SET {}{guard}", set("excluded"))
+            }
+            Mode::Update => {
+                let guard = guard("s").map(|g| format!(" AND {g}")).unwrap_or_default();
+                let same = self.same_key();
+                format!(
+                    "UPDATE {name} AS t SET {} FROM {source} AS s ({all}) WHERE {same}{guard}",
+                    set("s")
+                )
+            }
+        }
+    }
+
+    fn absent_sql(&self) -> String {
+        let key = quoted_list(&self.unique_names());
+        format!(
+            "SELECT s.number FROM {} WITH ORDINALITY AS s ({key}, number) \
+             WHERE NOT EXISTS (SELECT 1 FROM {} AS t WHERE {})",
+            self.unnest(self.unique.iter().copied()),
+            self.name.quoted(),
+            self.same_key()
+        )
+    }
+
+    fn newer_sql(&self, version: usize) -> String {
+        let columns: Vec<usize> = self.unique.iter().copied().chain([version]).collect();
+        let guard = quoted(self.columns.get(version).map_or("", |c| c.name.as_str()));
+        format!(
+            "SELECT s.number FROM {} WITH ORDINALITY AS s ({}, number) JOIN {} AS t ON {} WHERE t.{guard} > s.{guard}",
+            self.unnest(columns.iter().copied()),
+            quoted_list(&self.names(&columns)),
+            self.name.quoted(),
+            self.same_key()
+        )
+    }
+
+    /// `t.id=s.id AND …`
+    fn same_key(&self) -> String {
+        let same =
+            self.unique_names().into_iter().map(|name| format!("t.{0}=s.{0}", quoted(&name)));
+        same.collect::<Vec<_>>().join(" AND ")
+    }
+}
+
+impl TableColumn {
+    /// Name, type and nullability, as in `CREATE TABLE`.
+    pub(crate) fn definition(&self) -> String {
+        let not_null = if self.nullable { "" } else { " NOT NULL" };
+        format!("{} {}{not_null}", quoted(&self.name), self.stored.declared())
+    }
+}
+
+impl Stored {
+    /// The type of a column that is created.
+    pub(crate) fn declared(self) -> String {
+        match self {
+            Self::Decimal { precision, scale } => format!("numeric({precision},{scale})"),
+            Self::Position => "numeric(39)".to_owned(),
+            other => other.kind().to_owned(),
+        }
+    }
+
+    fn array(self) -> String {
+        format!("{}[]", self.kind())
+    }
+
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Boolean => "boolean",
+            Self::SmallInt => "smallint",
+            Self::Int => "integer",
+            Self::BigInt => "bigint",
+            Self::Real => "real",
+            Self::Double => "double precision",
+            Self::Decimal { .. } | Self::Position => "numeric",
+            Self::Text => "text",
+            Self::Date => "date",
+            Self::Timestamp => "timestamptz",
+            Self::Bytes => "bytea",
+        }
+    }
+
+    /// Whether larger values are newer.
+    fn orders(self) -> bool {
+        !matches!(self, Self::Boolean | Self::Text | Self::Bytes)
+    }
+}
+
+fn stored_as(name: &str, kind: &DataType) -> Option<Stored> {
+    Some(match kind {
+        DataType::FixedSizeBinary(16) if name == system::POSITION => Stored::Position,
+        DataType::FixedSizeBinary(_) => Stored::Bytes,
+        DataType::Boolean => Stored::Boolean,
+        DataType::Int16 => Stored::SmallInt,
+        DataType::Int32 => Stored::Int,
+        DataType::Int64 => Stored::BigInt,
+        DataType::Float32 => Stored::Real,
+        DataType::Float64 => Stored::Double,
+        DataType::Decimal128(precision, scale) => {
+            Stored::Decimal { precision: *precision, scale: u8::try_from(*scale).ok()? }
+        }
+        DataType::Utf8 => Stored::Text,
+        DataType::Date32 => Stored::Date,
+        DataType::Timestamp(TimeUnit::Microsecond, _) => Stored::Timestamp,
+        _ => return None,
+    })
+}
+
+fn unique(columns: &[TableColumn], mode: Mode, key: &[String]) -> Result<Vec<usize>, TableError> {
+    let record = [system::ORIGIN, system::POSITION, system::ORDINAL].map(str::to_owned);
+    let key = match (mode, key) {
+        (Mode::Append, []) => &record,
+        (Mode::Append, _) => return Err(TableError::AppendWithKey),
+        (_, []) => return Err(TableError::NoKey { mode: mode.name() }),
+        (_, key) => key,
+    };
+    let mut unique = Vec::with_capacity(key.len());
+    for name in key {
+        let found = columns.iter().enumerate().find(|(_, column)| column.name == *name);
+        let Some((i, column)) = found else {
+            return Err(TableError::UnknownKey { column: name.clone() });
+        };
+        if unique.contains(&i) {
+            return Err(TableError::KeyTwice { column: name.clone() });
+        }
+        if column.nullable {
+            return Err(TableError::NullableKey { column: name.clone() });
+        }
+        unique.push(i);
+    }
+    Ok(unique)
+}
+
+fn guard(columns: &[TableColumn], mode: Mode, version: &str) -> Result<usize, TableError> {
+    if !matches!(mode, Mode::Upsert | Mode::Update) {
+        return Err(TableError::VersionMode { mode: mode.name() });
+    }
+    if version == system::VERSION {
+        return Err(TableError::SystemVersion);
+    }
+    let found = columns.iter().enumerate().find(|(_, column)| column.name == version);
+    let Some((i, column)) = found.filter(|_| !version.starts_with('_')) else {
+        return Err(TableError::UnknownVersion { column: version.into() });
+    };
+    if column.nullable {
+        return Err(TableError::NullableVersion { column: version.into() });
+    }
+    if !column.stored.orders() {
+        let found = column.stored.declared();
+        return Err(TableError::VersionType { column: version.into(), found });
+    }
+    Ok(i)
+}
+
+/// An identifier in quotes, so that it is nothing but a name.
+pub(crate) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+pub(crate) fn quoted_list(names: &[String]) -> String {
+    names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(",")
+}

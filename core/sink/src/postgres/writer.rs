@@ -1,0 +1,431 @@
+//! The destination itself: decides what goes into a transaction and what becomes of it.
+//!
+//! In: batches in order. Out: `Written` after COMMIT, or `Refused` after ROLLBACK with all rows that stand in the way.
+//!
+//! A batch is tried at once. When the content of a row makes a statement fail, the server has given up the transaction: it is
+//! begun again, every statement under a savepoint, and a statement that fails is cut in half until the rows that stand in the
+//! way are found. Records that change nothing (repeated, stale, existing, missing) move from `delivered` to `dropped`, so that
+//! `delivered` remains the number of records that the table has seen.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use garam_stage::{
+    Cursor, CursorKey, Destination, Durability, Failure, Outcome, RecordRef, Refusal, StagedBatch,
+};
+use sqlx::{AssertSqlSafe, Row as _};
+
+use super::client::{Client, Transaction};
+use super::config::Mode;
+use super::cursors::CursorTable;
+use super::encode::Encoder;
+use super::error::{Cause, PostgresError, cause};
+use super::fold::{EXISTING, Folded, STALE, fold};
+use super::inspect;
+use super::table::Table;
+use crate::sqlite::Create;
+
+/// Reason under which records are counted that a rewound cursor offered again.
+const REPEATED: &str = "repeated";
+/// Reason under which records are counted that would change a row that is not there.
+const MISSING: &str = "missing";
+/// The most rows of a statement: more gain nothing and take longer to repeat.
+const MAX_ROWS: usize = 2_000;
+/// About the most bytes of a statement.
+const MAX_BYTES: usize = 16 * 1024 * 1024;
+
+#[derive(Debug)]
+pub(crate) struct PostgresWriter {
+    client: Client,
+    table: Table,
+    cursors: CursorTable,
+    create: Create,
+}
+
+/// What became of a batch inside its transaction.
+enum Applied {
+    All {
+        cursor: Cursor,
+    },
+    Refused {
+        rows: Vec<Refusal>,
+    },
+    /// The content of a row ended the transaction; which one is not known.
+    SomeRow,
+}
+
+/// How a statement is tried.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Care {
+    /// A failure ends the transaction.
+    None,
+    /// Under a savepoint: a failure undoes the statement alone.
+    Savepoint,
+}
+
+/// A batch on its way in: what is known of its rows so far.
+struct Work<'a> {
+    encoder: Encoder<'a>,
+    folded: Folded,
+    refused: Vec<Refusal>,
+    /// Why a row changed nothing; rows that are not here were delivered.
+    dropped: BTreeMap<usize, &'static str>,
+    /// A record has several rows, so it must be known of each row what became of it.
+    by_row: bool,
+}
+
+impl PostgresWriter {
+    pub(crate) fn new(client: Client, table: Table, create: Create) -> Self {
+        let cursors = CursorTable::beside(&table);
+        Self { client, table, cursors, create }
+    }
+
+    async fn prepare_tables(&self, transaction: &mut Transaction) -> Result<(), PostgresError> {
+        // Two pipelines that start at the same moment would both find nothing there.
+        let asked = sqlx::query("SELECT pg_advisory_xact_lock(hashtext('garam create tables'))")
+            .execute(&mut transaction.connection);
+        self.client.within("wait for others that create tables", asked).await?;
+        match (inspect::look(&self.client, transaction, &self.table).await?, self.create) {
+            (Some(existing), _) => existing.check(&self.table)?,
+            (None, Create::Never) => return Err(self.table.missing().into()),
+            (None, Create::Missing) => {
+                inspect::may_create(&self.client, transaction, &self.table).await?;
+                let asked = sqlx::query(AssertSqlSafe(self.table.ddl()))
+                    .execute(&mut transaction.connection);
+                self.client.within("create the table", asked).await?;
+            }
+        }
+        self.cursors.prepare(&self.client, transaction).await
+    }
+
+    /// Applies a batch in a transaction of its own, which is handed back open.
+    async fn attempt(
+        &mut self,
+        batch: &StagedBatch,
+    ) -> Result<(Transaction, Applied), PostgresError> {
+        let mut transaction = self.client.begin().await?;
+        let applied = self.apply(&mut transaction, batch, Care::None).await?;
+        if !matches!(applied, Applied::SomeRow) {
+            return Ok((transaction, applied));
+        }
+        self.client.rollback(transaction).await;
+        let mut transaction = self.client.begin().await?;
+        let applied = self.apply(&mut transaction, batch, Care::Savepoint).await?;
+        Ok((transaction, applied))
+    }
+
+    /// Moves the cursor and writes the rows inside the transaction.
+    async fn apply(
+        &self,
+        transaction: &mut Transaction,
+        batch: &StagedBatch,
+        care: Care,
+    ) -> Result<Applied, PostgresError> {
+        check(batch)?;
+        self.cursors.advance(&self.client, transaction, &batch.from, &batch.to).await?;
+        let mut work = self.work(batch)?;
+        let size = match work.by_row {
+            true => 1,
+            false => rows_of_a_statement(batch),
+        };
+        let write = std::mem::take(&mut work.folded.write);
+        let mut pending: Vec<Vec<usize>> = write.chunks(size).rev().map(<[_]>::to_vec).collect();
+        while let Some(rows) = pending.pop() {
+            let Some(detail) = self.write_rows(transaction, &mut work, &rows, care).await? else {
+                continue;
+            };
+            if care == Care::None {
+                return Ok(Applied::SomeRow);
+            }
+            match *rows {
+                [row] => {
+                    work.refused.push(Refusal { row, detail });
+                    pending.extend(work.folded.instead.get(&row).map(|&row| vec![row]));
+                }
+                _ => {
+                    let (left, right) = rows.split_at(rows.len() / 2);
+                    pending.extend([right.to_vec(), left.to_vec()]);
+                }
+            }
+        }
+        if !work.refused.is_empty() {
+            work.refused.sort_unstable_by_key(|refusal| refusal.row);
+            return Ok(Applied::Refused { rows: work.refused });
+        }
+        let cursor = self.count_dropped(transaction, batch, &work.dropped).await?;
+        Ok(Applied::All { cursor })
+    }
+
+    fn work<'a>(&'a self, batch: &'a StagedBatch) -> Result<Work<'a>, PostgresError> {
+        let encoder = Encoder::new(&self.table, &batch.rows)?;
+        let unstorable: BTreeMap<usize, String> = encoder.unstorable().into_iter().collect();
+        let rows: Vec<usize> =
+            (0..batch.rows.num_rows()).filter(|row| !unstorable.contains_key(row)).collect();
+        let mut folded = fold(&self.table, &encoder, &rows);
+        let dropped = std::mem::take(&mut folded.dropped).into_iter().collect();
+        let refused = unstorable.into_iter().map(|(row, detail)| Refusal { row, detail }).collect();
+        let several = batch.sources.windows(2).any(|two| two.first() == two.last());
+        let counts = matches!(self.table.mode, Mode::Append | Mode::Ignore);
+        Ok(Work { encoder, folded, refused, dropped, by_row: several && counts })
+    }
+
+    /// Writes some rows. `Some`: nothing of them is in, because of a row's content.
+    async fn write_rows(
+        &self,
+        transaction: &mut Transaction,
+        work: &mut Work<'_>,
+        rows: &[usize],
+        care: Care,
+    ) -> Result<Option<String>, PostgresError> {
+        if care == Care::Savepoint {
+            self.simple(transaction, "SAVEPOINT part").await?;
+        }
+        let all = work.encoder.all_columns();
+        let written = self.run(transaction, &self.table.write, &work.encoder, all, rows);
+        match written.await {
+            Ok(changed) => {
+                self.explain(transaction, work, rows, changed).await?;
+                if care == Care::Savepoint {
+                    self.simple(transaction, "RELEASE SAVEPOINT part").await?;
+                }
+                Ok(None)
+            }
+            Err(PostgresError::Database { source, .. }) if cause(&source) == Cause::Row => {
+                if care == Care::Savepoint {
+                    self.simple(transaction, "ROLLBACK TO SAVEPOINT part").await?;
+                }
+                Ok(Some(detail(&source)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Finds out why a statement changed fewer rows than it was given.
+    async fn explain(
+        &self,
+        transaction: &mut Transaction,
+        work: &mut Work<'_>,
+        rows: &[usize],
+        changed: u64,
+    ) -> Result<(), PostgresError> {
+        let unchanged = rows.len() - usize::try_from(changed).unwrap_or(0).min(rows.len());
+        if unchanged == 0 {
+            return Ok(());
+        }
+        let table = &self.table;
+        let key = || table.unique.iter().copied();
+        let absent = self.numbers(transaction, &table.absent, work, key(), rows).await?;
+        let mut explained = 0;
+        if table.mode == Mode::Update {
+            explained += absent.len();
+            absent.iter().for_each(|&row| work.drop_with_earlier(row, MISSING));
+        } else if let Some(missing) = u64::try_from(absent.len()).ok().filter(|&n| n > 0) {
+            let table = table.display_name();
+            return Err(PostgresError::RowsVanished { table, rows: rows.len(), missing });
+        }
+        match (table.mode, &table.newer, table.version) {
+            (Mode::Append | Mode::Ignore, ..) => {
+                // Which of them does not matter: each row is a record of its own, or the statement has one row.
+                let reason = if table.mode == Mode::Append { REPEATED } else { EXISTING };
+                work.dropped.extend(rows.iter().take(unchanged).map(|&row| (row, reason)));
+                explained += unchanged;
+            }
+            (_, Some(newer), Some(version)) => {
+                let columns = key().chain([version]);
+                let stale = self.numbers(transaction, newer, work, columns, rows).await?;
+                explained += stale.len();
+                stale.iter().for_each(|&row| work.drop_with_earlier(row, STALE));
+            }
+            _ => {}
+        }
+        if explained < unchanged {
+            let missing = (unchanged - explained) as u64;
+            let table = table.display_name();
+            return Err(PostgresError::RowsVanished { table, rows: rows.len(), missing });
+        }
+        Ok(())
+    }
+
+    /// Runs a query over some rows' columns that answers with numbers of rows, from 1.
+    async fn numbers(
+        &self,
+        transaction: &mut Transaction,
+        sql: &std::sync::Arc<str>,
+        work: &Work<'_>,
+        columns: impl IntoIterator<Item = usize>,
+        rows: &[usize],
+    ) -> Result<Vec<usize>, PostgresError> {
+        const ACTION: &str = "look at the rows that did not change";
+        let failed = |source| self.client.error(ACTION, source);
+        let arguments = work.encoder.arguments(columns, rows);
+        let arguments = arguments.map_err(|error| failed(sqlx::Error::Encode(error)))?;
+        let query = sqlx::query_with(AssertSqlSafe(sql.to_string()), arguments);
+        let asked = query.fetch_all(&mut transaction.connection);
+        let found = self.client.within(ACTION, asked).await?;
+        let mut named = Vec::with_capacity(found.len());
+        for row in found {
+            let number: i64 = row.try_get(0).map_err(failed)?;
+            let index = usize::try_from(number - 1).ok().and_then(|i| rows.get(i));
+            named.extend(index);
+        }
+        Ok(named)
+    }
+
+    async fn run(
+        &self,
+        transaction: &mut Transaction,
+        sql: &std::sync::Arc<str>,
+        encoder: &Encoder<'_>,
+        columns: impl IntoIterator<Item = usize>,
+        rows: &[usize],
+    ) -> Result<u64, PostgresError> {
+        const ACTION: &str = "write rows";
+        let arguments = encoder.arguments(columns, rows);
+        let arguments =
+            arguments.map_err(|error| self.client.error(ACTION, sqlx::Error::Encode(error)))?;
+        let query = sqlx::query_with(AssertSqlSafe(sql.to_string()), arguments);
+        let asked = query.execute(&mut transaction.connection);
+        Ok(self.client.within(ACTION, asked).await?.rows_affected())
+    }
+
+    async fn simple(
+        &self,
+        transaction: &mut Transaction,
+        sql: &'static str,
+    ) -> Result<(), PostgresError> {
+        let asked = sqlx::raw_sql(sql).execute(&mut transaction.connection);
+        self.client.within("set a savepoint", asked).await.map(|_| ())
+    }
+
+    /// The cursor as stored: a record of which no row changed anything is not delivered.
+    async fn count_dropped(
+        &self,
+        transaction: &mut Transaction,
+        batch: &StagedBatch,
+        rows: &BTreeMap<usize, &'static str>,
+    ) -> Result<Cursor, PostgresError> {
+        let mut cursor = batch.to.clone();
+        if rows.is_empty() {
+            return Ok(cursor);
+        }
+        let mut records: BTreeMap<&RecordRef, Option<&'static str>> = BTreeMap::new();
+        for (row, record) in batch.sources.iter().enumerate() {
+            let reason = rows.get(&row).copied();
+            let known = records.entry(record).or_insert(reason);
+            *known = known.and(reason);
+        }
+        let counters = &mut cursor.counters;
+        for reason in records.into_values().flatten() {
+            counters.delivered = counters
+                .delivered
+                .checked_sub(1)
+                .ok_or(PostgresError::Batch { why: "it delivers fewer records than it has" })?;
+            *counters.dropped.entry(reason.into()).or_default() += 1;
+        }
+        self.cursors.advance(&self.client, transaction, &batch.to, &cursor).await?;
+        Ok(cursor)
+    }
+}
+
+impl Work<'_> {
+    /// What is true of a row is true of those of its key that it stands for.
+    fn drop_with_earlier(&mut self, row: usize, reason: &'static str) {
+        let mut at = Some(row);
+        while let Some(row) = at {
+            self.dropped.insert(row, reason);
+            at = self.folded.instead.get(&row).copied();
+        }
+    }
+}
+
+/// What the engine owes its destinations.
+fn check(batch: &StagedBatch) -> Result<(), PostgresError> {
+    let why = if batch.from.key != batch.to.key {
+        "it begins and ends at cursors of different keys"
+    } else if batch.from.epoch != batch.to.epoch {
+        "it changes the epoch, which only a take-over may"
+    } else if batch.sources.len() != batch.rows.num_rows() {
+        "rows and sources differ in number"
+    } else {
+        return Ok(());
+    };
+    Err(PostgresError::Batch { why })
+}
+
+fn rows_of_a_statement(batch: &StagedBatch) -> usize {
+    let row = batch.rows.get_array_memory_size() / batch.rows.num_rows().max(1);
+    (MAX_BYTES / row.max(1)).clamp(1, MAX_ROWS)
+}
+
+/// The server's own words: its message names table, column and constraint. Its detail would show the row.
+fn detail(error: &sqlx::Error) -> String {
+    match error.as_database_error() {
+        Some(error) => error.message().chars().take(300).collect(),
+        None => error.to_string(),
+    }
+}
+
+#[async_trait]
+impl Destination for PostgresWriter {
+    async fn prepare(&mut self) -> Result<(), Failure> {
+        let mut transaction = self.client.begin().await?;
+        self.prepare_tables(&mut transaction).await?;
+        Ok(self.client.commit(transaction).await?)
+    }
+
+    async fn take_over(
+        &mut self,
+        key: &CursorKey,
+        epoch_floor: u64,
+    ) -> Result<Option<Cursor>, Failure> {
+        let mut transaction = self.client.begin().await?;
+        let Some(mut cursor) = self.cursors.read(&self.client, &mut transaction, key).await? else {
+            self.client.rollback(transaction).await;
+            return Ok(None);
+        };
+        cursor.epoch = epoch_floor.max(cursor.epoch).saturating_add(1);
+        self.cursors.raise_epoch(&self.client, &mut transaction, key, cursor.epoch).await?;
+        self.client.commit(transaction).await?;
+        Ok(Some(cursor))
+    }
+
+    async fn begin(&mut self, cursor: &Cursor) -> Result<(), Failure> {
+        let mut transaction = self.client.begin().await?;
+        self.cursors.insert(&self.client, &mut transaction, cursor).await?;
+        Ok(self.client.commit(transaction).await?)
+    }
+
+    async fn write(&mut self, batch: &StagedBatch) -> Result<Outcome, Failure> {
+        let (transaction, applied) = self.attempt(batch).await?;
+        match applied {
+            Applied::All { cursor } => {
+                self.client.commit(transaction).await?;
+                Ok(Outcome::Written { durability: Durability::Durable, cursor })
+            }
+            Applied::Refused { rows } => {
+                self.client.rollback(transaction).await;
+                Ok(Outcome::Refused { rows })
+            }
+            Applied::SomeRow => {
+                Err(PostgresError::Batch { why: "a statement failed under a savepoint" }.into())
+            }
+        }
+    }
+
+    async fn rehearse(&mut self, batch: &StagedBatch) -> Result<Option<Outcome>, Failure> {
+        let (transaction, applied) = self.attempt(batch).await?;
+        self.client.rollback(transaction).await;
+        Ok(match applied {
+            Applied::All { cursor } => {
+                Some(Outcome::Written { durability: Durability::Accepted, cursor })
+            }
+            Applied::Refused { rows } => Some(Outcome::Refused { rows }),
+            Applied::SomeRow => None,
+        })
+    }
+
+    /// Every batch is durable when `write` returns.
+    async fn flush(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+}

@@ -1,0 +1,13 @@
+//! The PostgreSQL destination against a real server, started once for all tests.
+
+mod cursor;
+mod existing;
+mod faults;
+mod guard;
+mod modes;
+mod proxy;
+mod refusal;
+mod server;
+mod tls;
+mod types;
+mod write;
