@@ -16,5 +16,6 @@ mod random;
 mod reload;
 mod resources;
 mod rotation;
+mod scenarios;
 mod state;
 mod tailing;

@@ -23,26 +23,6 @@ fn lines_arrive_once_and_in_order() {
 }
 
 #[test]
-fn a_partial_line_is_held_until_its_end_is_written() {
-    let core = Core::start();
-    let mut host = Host::new(&core, "*.log", "");
-    let mut oracle = Oracle::default();
-    let path = host.log("a.log");
-    host.start();
-    oracle.append(&path, 3);
-    let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
-    file.write_all(b"partial-").unwrap();
-    oracle.settle(&core);
-    let unread = |host: &Host| host.status().map_or(0, |status| status.files[0].unread);
-    eventually("the partial line is seen and held", || unread(&host) == 8);
-    host.kill();
-    file.write_all(b"rest\n").unwrap();
-    host.start();
-    oracle.written.push("partial-rest".into());
-    oracle.settle(&core);
-}
-
-#[test]
 fn a_partial_line_is_shipped_as_a_piece_after_a_quiet_time_if_that_is_wanted() {
     let core = Core::start();
     let mut host = Host::new(&core, "*.log", "flush_partial = \"100ms\"");
