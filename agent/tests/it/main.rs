@@ -11,6 +11,7 @@ mod pki;
 
 mod command_line;
 mod connection;
+mod fsck;
 mod lines;
 mod random;
 mod reload;

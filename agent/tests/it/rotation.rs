@@ -138,7 +138,16 @@ fn what_was_truncated_unread_is_a_gap_of_exactly_that_size() {
     assert_eq!(gaps.len(), 1);
     assert_eq!(gaps[0].1 - gaps[0].0, lost.len() as u128);
     assert_eq!(gaps[0].2, GapReason::Truncated);
-    assert_eq!(host.status().unwrap().totals.gap_bytes, lost.len() as u64);
+    eventually("the old content is accounted for", || {
+        let status = host.status().unwrap();
+        status.totals.gap_bytes == lost.len() as u64 && status.finished.len() == 1
+    });
+    let status = host.status().unwrap();
+    let ended = &status.finished[0];
+    let by_reason = |by: &std::collections::BTreeMap<String, u64>| by["truncated"];
+    assert_eq!(by_reason(&ended.gap_by), lost.len() as u64);
+    assert_eq!(by_reason(&status.totals.gap_by), lost.len() as u64);
+    assert_eq!(ended.read + ended.skipped + ended.gap + ended.unread, ended.size);
 }
 
 #[test]

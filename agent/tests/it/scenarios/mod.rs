@@ -15,6 +15,7 @@ mod many;
 mod rotation;
 mod state;
 
+use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -63,9 +64,18 @@ impl Trial {
                     && status.files.iter().all(|file| file.lag_bytes == file.unread)
             })
         });
-        for file in found.unwrap().files {
+        let status = found.unwrap();
+        for file in status.files.iter().chain(&status.finished) {
             let sum = file.read + file.skipped + file.gap + file.unread;
             assert_eq!(sum, file.size, "the ledger does not balance: {file:?}");
+            assert_eq!(file.skipped, file.skipped_by.values().sum::<u64>(), "{file:?}");
+            assert_eq!(file.gap, file.gap_by.values().sum::<u64>(), "{file:?}");
+        }
+        // A file that left the globs still goes by its old name, which another may have.
+        let alone = |path: &str| status.files.iter().filter(|file| file.path == path).count() == 1;
+        for file in status.files.iter().filter(|file| alone(&file.path)) {
+            let size = fs::metadata(&file.path).map_or(file.size, |found| found.len());
+            assert_eq!(file.size, size, "{file:?}");
         }
     }
 
