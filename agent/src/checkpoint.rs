@@ -153,6 +153,34 @@ pub fn load(folder: &Path) -> Result<Loaded, CheckpointError> {
     Store::open(Arc::new(RealFs), folder).map(|(_, loaded)| loaded)
 }
 
+/// What one file of a state folder holds.
+#[derive(Debug, PartialEq, Eq)]
+pub enum FileState {
+    Absent,
+    Whole(Vec<Entry>),
+    Damaged(&'static str),
+    Newer(u16),
+}
+
+/// Looks at both generations and changes nothing: the newer one first.
+pub fn inspect(folder: &Path) -> Result<[(PathBuf, FileState); 2], CheckpointError> {
+    let look = |name| {
+        let path = folder.join(name);
+        let state = match RealFs.read(&path, LARGEST) {
+            Ok(bytes) => match decode(&bytes) {
+                Decoded::Entries(entries) => FileState::Whole(entries),
+                Decoded::Newer(found) => FileState::Newer(found),
+                Decoded::Damaged(why) => FileState::Damaged(why),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => FileState::Absent,
+            Err(error) if is_damage(&error) => FileState::Damaged("the disk does not give it back"),
+            Err(source) => return Err(CheckpointError::Io { action: "read", path, source }),
+        };
+        Ok((path, state))
+    };
+    Ok([look(NAME)?, look(PREVIOUS)?])
+}
+
 enum Decoded {
     Entries(Vec<Entry>),
     Newer(u16),

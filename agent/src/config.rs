@@ -6,6 +6,7 @@
 
 mod lines;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +35,8 @@ pub struct Config {
     pub core: Vec<String>,
     /// The name the core's certificate must carry. Default: the host part of the address.
     pub server_name: Option<String>,
+    /// Where `/metrics` and `/healthz` are served over HTTP, `address:port`. Default: nowhere.
+    pub metrics: Option<SocketAddr>,
     #[serde(default)]
     pub ship: Ship,
     /// What to tail. At least one table.
@@ -158,6 +161,7 @@ pub struct Plan {
     pub state_dir: PathBuf,
     pub identity_dir: PathBuf,
     pub cores: Vec<CoreAddress>,
+    pub metrics: Option<SocketAddr>,
     pub ship: ShipPlan,
     pub files: Vec<FileSet>,
 }
@@ -236,7 +240,8 @@ impl Config {
             files.push(set);
         }
         let identity_dir = self.identity_dir.unwrap_or_else(|| self.state_dir.join("identity"));
-        Ok(Plan { state_dir: self.state_dir, identity_dir, cores, ship, files })
+        let metrics = self.metrics;
+        Ok(Plan { state_dir: self.state_dir, identity_dir, cores, metrics, ship, files })
     }
 }
 

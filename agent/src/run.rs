@@ -9,7 +9,7 @@
 //! Promise: one agent per state folder; SIGTERM or SIGINT stops reading, waits up to 10 s for acknowledgements, writes the
 //! checkpoint, says goodbye and ends with 0; a second signal ends at once with 130. A thread that ends by itself ends the
 //! agent, so that the service manager starts it anew. SIGHUP reads the configuration again: a valid one is taken over without
-//! losing a position, an invalid one is refused and the old one kept. `state_dir` and `identity_dir` need a restart.
+//! losing a position, an invalid one is refused and the old one kept. `state_dir`, `identity_dir` and `metrics` need a restart.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::engine::{Engine, Event, Reload, Settings, Snapshot, drive};
 use crate::error::AgentError;
 use crate::ship::Shipper;
 use crate::source::file::{Files, HOLD};
-use crate::{status, tls};
+use crate::{metrics, status, tls};
 
 const EVENTS: usize = 256;
 /// Raw blocks that wait for the compressor.
@@ -112,6 +112,15 @@ async fn agent(
             "no status socket: `garam-agent status` will not work"
         ),
     }
+    if let Some(address) = plan.metrics {
+        match tokio::net::TcpListener::bind(address).await {
+            Ok(listener) => drop(tokio::spawn(metrics::serve(listener, events.clone()))),
+            Err(error) => tracing::error!(
+                %address, %error, action = "free the port or name another, then restart",
+                "metrics are not served"
+            ),
+        }
+    }
     drop(tokio::spawn(tell_systemd(events.clone())));
     let reloading = Reloading { path: path.into(), plan: plan.clone(), cores: new_cores };
     drop(tokio::spawn(listen(terminate, interrupt, hangup, reloading, events)));
@@ -195,10 +204,12 @@ impl Reloading {
                 return None;
             }
         };
-        let kept = (&self.plan.state_dir, &self.plan.identity_dir, self.plan.ship.max_open);
-        if kept != (&plan.state_dir, &plan.identity_dir, plan.ship.max_open) {
+        let fixed = |plan: &Plan| {
+            (plan.state_dir.clone(), plan.identity_dir.clone(), plan.metrics, plan.ship.max_open)
+        };
+        if fixed(&self.plan) != fixed(&plan) {
             tracing::warn!(
-                "state_dir, identity_dir and ship.max_open count from the next start on, the rest now"
+                "state_dir, identity_dir, metrics and ship.max_open count from the next start on, the rest now"
             );
         }
         self.cores.send_replace(plan.cores.clone());

@@ -2,8 +2,9 @@
 //!
 //! In: a [`Status`] from the engine. Out: one JSON line per connection to `{state_dir}/status.sock`, or a table with
 //! control characters escaped. Promise: the keys are stable; numbers are exact integers. Totals count from the start of
-//! the process; per file `read + skipped + gap + unread = size`, where `size` counts from `start`.
+//! the process; per generation `read + skipped + gap + unread = size`, to the byte, also for the last ones that ended.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -32,6 +33,9 @@ pub struct Status {
     pub uptime_s: u64,
     pub totals: Totals,
     pub files: Vec<FileStatus>,
+    /// The last generations that ended, oldest first: their final accounts.
+    #[serde(default)]
+    pub finished: Vec<FileStatus>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +47,11 @@ pub struct Totals {
     pub gap_bytes: u64,
     pub unread_bytes: u64,
     pub reconnects: u64,
+    /// Acknowledged gaps, and bytes left out on purpose, by reason.
+    #[serde(default)]
+    pub gap_by: BTreeMap<String, u64>,
+    #[serde(default)]
+    pub skipped_by: BTreeMap<String, u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,15 +63,21 @@ pub struct FileStatus {
     pub state: String,
     /// Where reading of this generation began.
     pub start: u64,
-    /// Bytes from `start` to the end of the file.
+    /// Where the content ends, as far as it was seen.
     pub size: u64,
     pub read: u64,
     pub acked: u64,
     pub gap: u64,
     pub unread: u64,
-    /// Bytes that were read and are deliberately not delivered.
+    /// Bytes that are deliberately not delivered.
     #[serde(default)]
     pub skipped: u64,
+    /// The same by reason: `before_start` (what lies before `start`), `nul` (holes).
+    #[serde(default)]
+    pub skipped_by: BTreeMap<String, u64>,
+    /// `gap` by reason.
+    #[serde(default)]
+    pub gap_by: BTreeMap<String, u64>,
     /// Bytes seen and not acknowledged yet, and for how long there have been such.
     #[serde(default)]
     pub lag_bytes: u64,
@@ -176,7 +191,7 @@ pub fn table(status: &Status, out: &mut dyn Write) -> std::io::Result<()> {
 }
 
 /// A path may hold anything: control characters would drive the terminal.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     text.chars()
         .flat_map(|c| {
             let escaped = c.is_control().then(|| c.escape_default());

@@ -89,6 +89,8 @@ pub(crate) struct Usage {
     pub(crate) cpu_s: f64,
     /// The most memory it ever held.
     pub(crate) peak_mib: f64,
+    /// What it holds now.
+    pub(crate) resident_mib: f64,
 }
 
 impl Process {
@@ -180,8 +182,20 @@ impl Process {
         let what = || format!("/proc/{pid} is not as it should be");
         Ok(Usage {
             cpu_s: cpu_seconds(&stat).with_context(what)?,
-            peak_mib: peak_mib(&status).with_context(what)?,
+            peak_mib: mib(&status, "VmHWM:").with_context(what)?,
+            resident_mib: mib(&status, "VmRSS:").with_context(what)?,
         })
+    }
+
+    /// Asks it to read its configuration again.
+    pub(crate) fn hang_up(&self) -> anyhow::Result<()> {
+        Ok(kill_process(self.target()?, Signal::HUP)?)
+    }
+
+    /// How many descriptors it holds.
+    pub(crate) fn descriptors(&self) -> anyhow::Result<u64> {
+        let pid = self.pid()?.as_raw_nonzero();
+        Ok(std::fs::read_dir(format!("/proc/{pid}/fd"))?.count() as u64)
     }
 
     /// Whom to ask: under a tracer the program it runs.
@@ -214,8 +228,8 @@ fn cpu_seconds(stat: &str) -> Option<f64> {
     Some((ticks(14)? + ticks(15)?) / TICKS_PER_SECOND)
 }
 
-fn peak_mib(status: &str) -> Option<f64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+fn mib(status: &str, field: &str) -> Option<f64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     let kib: f64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kib / 1024.0)
 }
@@ -228,7 +242,7 @@ mod tests {
     fn usage_is_read_from_behind_a_hostile_name() {
         let stat = "17 (a ) b) S 1 17 17 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 4 0 9";
         assert_eq!(cpu_seconds(stat), Some(3.0));
-        assert_eq!(peak_mib("Name:\tx\nVmHWM:\t    2048 kB\n"), Some(2.0));
+        assert_eq!(mib("Name:\tx\nVmHWM:\t    2048 kB\n", "VmHWM:"), Some(2.0));
         assert_eq!(cpu_seconds("nothing"), None);
     }
 

@@ -1,7 +1,7 @@
-//! The command line: `run`, `check`, `status`, `completions`, `man`.
+//! The command line: `run`, `check`, `status`, `fsck`, `completions`, `man`.
 //!
-//! Data goes to stdout, talk to stderr. Exit codes: 0 ok · 1 failed · 2 usage · 4 not running or unreachable · 6 the state
-//! folder is in use · 78 configuration error · 130 interrupted.
+//! Data goes to stdout, talk to stderr. Exit codes: 0 ok · 1 failed · 2 usage · 3 not found · 4 not running or unreachable ·
+//! 6 the state folder is in use · 7 degraded · 78 configuration error · 130 interrupted.
 
 mod check;
 
@@ -12,14 +12,15 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Config, DEFAULT_PATH};
-use crate::{run, status};
+use crate::error::AgentError;
+use crate::{fsck, metrics, run, status};
 
 /// Tails files and ships them to the core, exactly once.
 #[derive(Debug, Parser)]
 #[command(
     name = "garam-agent",
     version,
-    after_long_help = "Examples:\n  garam-agent check\n  garam-agent run --config /etc/garam-agent/agent.toml\n  garam-agent status -o json\n\nExit codes: 0 ok, 1 failed, 2 usage, 4 not running or unreachable, 6 state folder in use,\n78 configuration error, 130 interrupted."
+    after_long_help = "Examples:\n  garam-agent check\n  garam-agent run --config /etc/garam-agent/agent.toml\n  garam-agent status -o json\n\nExit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 not running or unreachable,\n6 state folder in use, 7 degraded, 78 configuration error, 130 interrupted."
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -60,6 +61,24 @@ enum Command {
         #[arg(short, long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
+    /// Compare what the state folder remembers with the files on the disk; changes nothing.
+    ///
+    /// Names every file that is gone, was rewritten or cannot be read, and what the next start would read or report as
+    /// lost. Exits with 0 when all is sound, 1 when no checkpoint is whole, 3 when there is none, 7 when something is
+    /// damaged or gone, 78 when a newer version wrote it.
+    #[command(
+        after_long_help = "Example:\n  garam-agent fsck --state-dir /var/lib/garam-agent -o json"
+    )]
+    Fsck {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// State folder of the agent, instead of the one in the configuration.
+        #[arg(long, value_name = "DIR", conflicts_with = "config")]
+        state_dir: Option<PathBuf>,
+        /// How to print it.
+        #[arg(short, long, value_enum, default_value_t = FsckOutput::Table)]
+        output: FsckOutput,
+    },
     /// Print a completion script for a shell.
     #[command(
         after_long_help = "Example:\n  garam-agent completions bash > /etc/bash_completion.d/garam-agent"
@@ -81,6 +100,14 @@ struct ConfigArgument {
 enum Output {
     Table,
     Json,
+    /// The text format of Prometheus.
+    Metrics,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum FsckOutput {
+    Table,
+    Json,
 }
 
 /// Parses the arguments and does what they say.
@@ -88,7 +115,7 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     start_logging();
     match execute(arguments.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         // The reader of our output left (`| head`): not an error.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
@@ -101,7 +128,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn execute(command: Command) -> anyhow::Result<()> {
+/// The exit code of what went as it should.
+fn execute(command: Command) -> anyhow::Result<u8> {
     let mut out = io::stdout().lock();
     match command {
         Command::Run { config } => {
@@ -120,8 +148,21 @@ fn execute(command: Command) -> anyhow::Result<()> {
             let status = status::fetch(&state_dir)?;
             match output {
                 Output::Table => status::table(&status, &mut out)?,
+                Output::Metrics => out.write_all(metrics::text(&status).as_bytes())?,
                 Output::Json => writeln!(out, "{}", serde_json::to_string(&status)?)?,
             }
+        }
+        Command::Fsck { config, state_dir, output } => {
+            let state_dir = match state_dir {
+                Some(state_dir) => state_dir,
+                None => load(&config.config)?.state_dir,
+            };
+            let findings = fsck::check(&state_dir).map_err(AgentError::from)?;
+            match output {
+                FsckOutput::Table => fsck::table(&findings, &mut out)?,
+                FsckOutput::Json => writeln!(out, "{}", serde_json::to_string(&findings)?)?,
+            }
+            return Ok(findings.exit_code);
         }
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -130,7 +171,7 @@ fn execute(command: Command) -> anyhow::Result<()> {
         }
         Command::Man => clap_mangen::Man::new(Arguments::command()).render(&mut out)?,
     }
-    Ok(())
+    Ok(0)
 }
 
 fn load(path: &std::path::Path) -> Result<crate::config::Plan, crate::error::AgentError> {

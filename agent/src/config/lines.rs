@@ -3,6 +3,7 @@
 //! In: the keys `container`, `multiline`, `mask`, `encoding`, `skip_nul`. Out: [`Rules`], or which key is wrong and why.
 //! Promise: a table that asks for none of them has no rules, and its lines travel in blocks nobody looks into.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -33,12 +34,43 @@ pub struct MaskTable {
     /// What is replaced, as a regular expression.
     pub pattern: String,
     /// What stands in its place. Default `***`.
-    #[serde(default = "stars")]
-    pub replace: String,
+    pub replace: Option<String>,
+    /// Instead of a text, the keyed hash of what was there: 32 hex digits of HMAC-SHA-256 under the key in this file, 16 to
+    /// 4096 bytes, a line break at its end aside. Read at the start and at SIGHUP.
+    pub hash_key_file: Option<PathBuf>,
 }
 
-fn stars() -> String {
-    "***".into()
+const STARS: &str = "***";
+const KEY_BYTES: std::ops::RangeInclusive<usize> = 16..=4096;
+
+impl MaskTable {
+    fn mask(&self) -> Result<Mask, Wrong> {
+        let wrong = |problem: String, action| Wrong { key: "mask", problem, action };
+        let mask = match (&self.replace, &self.hash_key_file) {
+            (Some(_), Some(_)) => {
+                let problem = "has both replace and hash_key_file".into();
+                return Err(wrong(problem, "leave one of them out"));
+            }
+            (replace, None) => Mask::new(&self.pattern, replace.as_deref().unwrap_or(STARS)),
+            (None, Some(path)) => {
+                let key = key(path).map_err(|why| {
+                    let problem = format!("hash_key_file {}: {why}", path.display());
+                    wrong(problem, "put a random key of 16 bytes or more into it")
+                })?;
+                Mask::hashed(&self.pattern, &key)
+            }
+        };
+        mask.map_err(|error| wrong(error.to_string(), "correct the pattern"))
+    }
+}
+
+fn key(path: &Path) -> Result<Vec<u8>, String> {
+    let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
+    let key = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+    if !KEY_BYTES.contains(&key.len()) {
+        return Err(format!("holds {} bytes", key.len()));
+    }
+    Ok(key.to_vec())
 }
 
 /// Which key is wrong, why, and what to do.
@@ -62,16 +94,11 @@ pub(super) fn rules(
         let problem = format!("{timeout:?} is out of bounds");
         return Err(Wrong { key: "multiline.timeout", problem, action: "choose 50ms to 5m" });
     }
-    let masks = masks.iter().map(|mask| Mask::new(&mask.pattern, &mask.replace));
     let rules = Rules {
         container,
         multiline: multiline.map(group).transpose()?,
         timeout,
-        masks: masks.collect::<Result<_, _>>().map_err(|error| Wrong {
-            key: "mask",
-            problem: error.to_string(),
-            action: "correct the pattern",
-        })?,
+        masks: masks.iter().map(MaskTable::mask).collect::<Result<_, _>>()?,
         encoding,
         skip_nul,
     };

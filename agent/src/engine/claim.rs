@@ -93,10 +93,8 @@ impl Engine {
         if let Some((_, _, partition)) = origin.slot() {
             self.windows.release(&origin.stream, partition, settled.charge + rest);
         }
-        self.totals.records_acked += settled.records;
-        self.totals.bytes_acked += settled.bytes;
-        self.totals.gap_bytes += settled.gap;
-        self.saved.mark_dirty();
+        self.account(id, &settled);
+        let Some(origin) = self.origins.get_mut(&id) else { return };
         let own = origin.acked;
         let label = origin.descriptor.label();
         let Some(handle) = origin.handle else {

@@ -2,20 +2,26 @@
 //!
 //! Promise: an entry's mark is never ahead of an acknowledgement; a checkpoint is handed over at most once a second and one
 //! at a time; while it cannot be written nothing new is read (what is on its way is still acknowledged), and reading goes
-//! on by itself when writing works again. Per file: `read + gap + unread = size`, counted from where the origin began.
+//! on by itself when writing works again. Per generation: `read + skipped + gap + unread = size`; the last ones that ended are kept.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use garam_proto::{Descriptor, Generation};
 
-use super::origin::{Origin, Stage};
+use super::origin::{Id, Origin, Settled, Stage};
 use super::{Engine, Event};
 use crate::checkpoint::Entry;
 use crate::status::{FileStatus, Status, Totals};
 
+/// Why bytes are left out on purpose: they lie before the position where reading was to begin, or are holes.
+const BEFORE_START: &str = "before_start";
+const NUL: &str = "nul";
 const EVERY: Duration = Duration::from_secs(1);
 /// So many entries are written in a second at most.
 const FILES_PER_SECOND: usize = 2000;
+/// Ended generations whose account is kept for a while.
+const FINISHED: usize = 64;
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// Where the checkpoint stands.
@@ -113,7 +119,36 @@ impl Engine {
             uptime_s: now.duration_since(self.started).as_secs(),
             totals: Totals { unread_bytes, ..self.totals.clone() },
             files,
+            finished: self.finished.iter().cloned().collect(),
         }
+    }
+
+    /// Counts what a mark settled.
+    pub(super) fn account(&mut self, id: Id, settled: &Settled) {
+        let totals = &mut self.totals;
+        totals.records_acked += settled.records;
+        totals.bytes_acked += settled.bytes;
+        totals.gap_bytes += settled.gap;
+        if settled.skipped > 0 {
+            *totals.skipped_by.entry(NUL.into()).or_default() += settled.skipped;
+        }
+        if settled.gap > 0 {
+            let lost = self.origins.get(&id).and_then(|origin| origin.lost);
+            let reason = lost.map_or("unknown", |lost| lost.reason.name());
+            *totals.gap_by.entry(reason.into()).or_default() += settled.gap;
+        }
+        self.saved.mark_dirty();
+    }
+
+    /// Keeps the account of a generation that ends.
+    pub(super) fn conclude(&mut self, id: Id, now: Instant) {
+        let ended = self.origins.get(&id).filter(|origin| origin.generation != Generation::NIL);
+        let Some(origin) = ended else { return };
+        let account = FileStatus { state: "finished".into(), ..self.file(origin, now) };
+        if self.finished.len() == FINISHED {
+            self.finished.pop_front();
+        }
+        self.finished.push_back(account);
     }
 
     fn file(&self, origin: &Origin, now: Instant) -> FileStatus {
@@ -125,8 +160,9 @@ impl Engine {
         let pending_gap: u64 = origin.sent.iter().map(|sent| sent.gap).sum();
         let bytes = |length: u128| u64::try_from(length).unwrap_or(u64::MAX);
         let gap = origin.gap_bytes + pending_gap;
-        let skipped =
-            origin.skipped_bytes + origin.sent.iter().map(|sent| sent.skipped).sum::<u64>();
+        let holes = origin.skipped_bytes + origin.sent.iter().map(|sent| sent.skipped).sum::<u64>();
+        let skipped_by = reasons([(BEFORE_START, bytes(origin.start)), (NUL, holes)]);
+        let lost = origin.lost.map_or("unknown", |lost| lost.reason.name());
         FileStatus {
             path,
             source: origin.source.to_string(),
@@ -134,14 +170,16 @@ impl Engine {
             generation: origin.generation.to_string(),
             state: self.state(origin).into(),
             start: bytes(origin.start),
-            size: bytes(end.saturating_sub(origin.start)),
+            size: bytes(end),
             read: bytes(origin.cut.position.saturating_sub(origin.start))
-                .saturating_sub(gap + skipped),
+                .saturating_sub(gap + holes),
             acked: bytes(origin.acked.position.saturating_sub(origin.start))
                 .saturating_sub(origin.gap_bytes),
             gap,
             unread: bytes(end - origin.cut.position),
-            skipped,
+            skipped: skipped_by.values().sum(),
+            skipped_by,
+            gap_by: reasons([(lost, gap)]),
             lag_bytes: bytes(end.saturating_sub(origin.acked.position)),
             lag_s: origin.behind_since.map_or(0, |since| now.duration_since(since).as_secs()),
             records_acked: origin.records_acked,
@@ -168,6 +206,10 @@ impl Engine {
             Stage::Open { .. } => "reading",
         }
     }
+}
+
+fn reasons<const N: usize>(parts: [(&str, u64); N]) -> BTreeMap<String, u64> {
+    parts.into_iter().filter(|(_, bytes)| *bytes > 0).map(|(why, n)| (why.into(), n)).collect()
 }
 
 /// What is remembered of an origin: nothing while neither core nor configuration decided anything about it.

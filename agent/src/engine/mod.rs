@@ -25,7 +25,7 @@ mod read;
 mod reload;
 mod schedule;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use garam_proto::{AgentId, ClusterId, Codec, Message, SessionId, message};
@@ -35,7 +35,7 @@ use crate::checkpoint::Entry;
 use crate::compress::{Job, Outgoing, Pool};
 use crate::ship::window::Windows;
 use crate::source::{Handle, Source};
-use crate::status::{Status, Totals};
+use crate::status::{FileStatus, Status, Totals};
 use origin::{Id, Origin, Stage};
 use rate::Rate;
 pub use reload::Reload;
@@ -166,6 +166,7 @@ pub struct Engine {
     stopping: Option<Instant>,
     started: Instant,
     totals: Totals,
+    finished: VecDeque<FileStatus>,
     read_before: u64,
     rate: Rate,
     /// A codec the compressor does not know of yet.
@@ -207,6 +208,7 @@ impl Engine {
             stopping: None,
             started: now,
             totals: Totals::default(),
+            finished: VecDeque::new(),
             read_before: 0,
             rate,
             codec: None,
@@ -288,7 +290,10 @@ impl Engine {
                 self.schedule.set(id, now + self.settings.poll);
             }
             Next::Answer => {}
-            Next::Gone => self.forget(id),
+            Next::Gone => {
+                self.conclude(id, now);
+                self.forget(id);
+            }
         }
     }
 

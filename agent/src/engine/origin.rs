@@ -176,7 +176,7 @@ impl Origin {
             settled.charge += sent.charge;
             settled.records += u64::from(sent.records);
             settled.gap += sent.gap;
-            self.skipped_bytes += sent.skipped;
+            settled.skipped += sent.skipped;
             settled.bytes +=
                 u64::try_from(sent.to.position - self.acked.position).unwrap_or(0) - sent.gap;
             self.acked = sent.to;
@@ -184,6 +184,7 @@ impl Origin {
         }
         self.records_acked += settled.records;
         self.gap_bytes += settled.gap;
+        self.skipped_bytes += settled.skipped;
         settled
     }
 
@@ -231,4 +232,5 @@ pub(super) struct Settled {
     pub(super) records: u64,
     pub(super) bytes: u64,
     pub(super) gap: u64,
+    pub(super) skipped: u64,
 }

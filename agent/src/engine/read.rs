@@ -299,11 +299,9 @@ impl Engine {
         let settled = origin.settle(mark);
         origin.measure_lag(now);
         self.windows.release(&origin.stream, partition, settled.charge);
-        self.totals.records_acked += settled.records;
-        self.totals.bytes_acked += settled.bytes;
-        self.totals.gap_bytes += settled.gap;
-        self.saved.mark_dirty();
-        if origin.lost.is_some() && origin.sent.is_empty() {
+        let over = origin.lost.is_some() && origin.sent.is_empty();
+        self.account(id, &settled);
+        if over {
             self.visit(id, now);
         }
     }

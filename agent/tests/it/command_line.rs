@@ -49,7 +49,18 @@ fn status_prints_json_and_a_table_and_says_when_nobody_answers() {
     let keys: Vec<&String> = json.as_object().unwrap().keys().collect();
     assert_eq!(
         keys,
-        ["agent", "connected", "core", "files", "host", "session", "totals", "uptime_s", "version"]
+        [
+            "agent",
+            "connected",
+            "core",
+            "files",
+            "finished",
+            "host",
+            "session",
+            "totals",
+            "uptime_s",
+            "version"
+        ]
     );
     let output = agent::run(&["status", "--config", host.config().to_str().unwrap()]);
     assert!(text(&output.stdout).contains("a\\u{1b}[1m.log"), "{}", text(&output.stdout));

@@ -81,6 +81,29 @@ fn secrets_are_masked_and_container_lines_unwrapped_and_joined() {
 }
 
 #[test]
+fn a_secret_is_hashed_under_a_key_and_equal_secrets_stay_equal() {
+    let core = Core::start();
+    let mut host = Host::new(&core, "*.log", "");
+    let key = host.folder.path().join("mask.key");
+    fs::write(&key, "0123456789abcdef\n").unwrap();
+    let mask = format!("mask = [{{ pattern = \"u[0-9]+\", hash_key_file = {key:?} }}]");
+    host.configure(&core, "*.log", &mask, "");
+    append(&host, "a.log", b"u1 and u2\nu1 again\n");
+    host.start();
+    eventually("they arrive", || core.lines("raw").len() == 2);
+    let lines = core.lines("raw");
+    let first: Vec<&str> = lines[0].split(' ').collect();
+    // HMAC-SHA-256 of "u1" under the key, as any other program computes it.
+    assert_eq!(first[0], "5162bddb18bda0082a7b39c472f7d118");
+    assert_ne!(first[0], first[2]);
+    assert_eq!(lines[1], format!("{} again", first[0]));
+    fs::write(&key, "short").unwrap();
+    let output = crate::agent::run(&["check", "--config", host.config().to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(78));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("16 bytes or more"));
+}
+
+#[test]
 fn utf_16_arrives_as_utf_8_and_a_hole_is_skipped_and_counted() {
     let core = Core::start();
     let mut host = Host::new(&core, "*.log", "encoding = \"utf-16le\"");

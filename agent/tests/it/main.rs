@@ -11,10 +11,12 @@ mod pki;
 
 mod command_line;
 mod connection;
+mod fsck;
 mod lines;
 mod random;
 mod reload;
 mod resources;
 mod rotation;
+mod scenarios;
 mod state;
 mod tailing;

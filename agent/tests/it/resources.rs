@@ -157,24 +157,6 @@ fn a_file_that_cannot_be_read_is_reported_and_tried_again() {
 }
 
 #[test]
-fn two_tables_that_name_one_file_make_one_reader() {
-    let core = Core::start();
-    let mut host = Host::new(&core, "*.log", "");
-    let second =
-        format!("\n[[file]]\nname = \"b\"\ninclude = [{:?}]\nstream = \"raw\"\n", host.log("**"));
-    host.configure(&core, "*.log", &second, "");
-    let mut oracle = Oracle::default();
-    oracle.append(&host.log("a.log"), 10);
-    oracle.append(&host.log("b.txt"), 10);
-    fs::hard_link(host.log("a.log"), host.log("c.txt")).unwrap();
-    host.start();
-    oracle.settle(&core);
-    oracle.append(&host.log("c.txt"), 10);
-    oracle.settle(&core);
-    assert_eq!(core.state().origins.len(), 2);
-}
-
-#[test]
 fn files_that_change_places_are_followed_by_what_they_are() {
     for running in [true, false] {
         let core = Core::start();

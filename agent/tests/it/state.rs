@@ -4,7 +4,7 @@ use std::fs;
 
 use garam_proto::message::ClaimReason;
 
-use crate::agent::{self, Host};
+use crate::agent::Host;
 use crate::core::{Core, eventually};
 use crate::oracle::Oracle;
 
@@ -52,53 +52,6 @@ fn a_rotation_while_the_agent_was_down_loses_and_repeats_nothing() {
         host.start();
         oracle.settle(&core);
         assert_eq!(core.lines("raw"), oracle.written, "{include}, state lost: {lose}");
-    }
-}
-
-#[test]
-fn a_new_file_in_a_reused_inode_is_a_new_file_even_with_an_equal_head() {
-    for lose in [false, true] {
-        let core = Core::start();
-        let mut host = Host::new(&core, "*.log", "");
-        let mut oracle = Oracle::default();
-        let path = host.log("a.log");
-        let header = format!("#{}\n", "h".repeat(3000));
-        fs::write(&path, &header).unwrap();
-        oracle.written.push(header.trim_end().into());
-        oracle.append(&path, 200);
-        host.start();
-        oracle.settle(&core);
-        host.terminate();
-        fs::remove_file(&path).unwrap();
-        fs::write(&path, &header).unwrap();
-        oracle.written.push(header.trim_end().into());
-        oracle.append(&path, 300);
-        if lose {
-            host.lose_state();
-        }
-        host.start();
-        oracle.settle(&core);
-    }
-}
-
-#[test]
-fn a_file_rewritten_while_the_agent_was_down_is_read_anew() {
-    for lose in [false, true] {
-        let core = Core::start();
-        let mut host = Host::new(&core, "*.log", "");
-        let mut oracle = Oracle::default();
-        let path = host.log("a.log");
-        oracle.append(&path, 200);
-        host.start();
-        oracle.settle(&core);
-        host.terminate();
-        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
-        oracle.append(&path, 300);
-        if lose {
-            host.lose_state();
-        }
-        host.start();
-        oracle.settle(&core);
     }
 }
 
@@ -235,36 +188,6 @@ fn a_damaged_checkpoint_costs_nothing_and_nothing_is_read_twice() {
         }
     }
     assert_eq!(core.state().origins.len(), 1, "the file never became a second origin");
-}
-
-#[test]
-fn a_state_folder_that_cannot_be_written_pauses_reading_until_it_can() {
-    let core = Core::start();
-    let mut host = Host::new(&core, "*.log", "");
-    let mut oracle = Oracle::default();
-    // A folder in the place of the temporary file fails like a full disk, also for root.
-    let obstacle = host.state().join("checkpoint.tmp");
-    fs::create_dir(&obstacle).unwrap();
-    host.start();
-    oracle.append(&host.log("a.log"), 10);
-    eventually("the agent says so", || host.stderr().contains("cannot write checkpoint"));
-    eventually("reading is paused", || {
-        host.status().is_some_and(|s| s.files.iter().any(|f| f.state == "paused"))
-    });
-    assert!(core.lines("raw").is_empty());
-    fs::remove_dir(&obstacle).unwrap();
-    oracle.settle(&core);
-}
-
-#[test]
-fn a_second_agent_on_the_state_folder_is_refused() {
-    let core = Core::start();
-    let mut host = Host::new(&core, "*.log", "");
-    host.start();
-    eventually("the first runs", || host.status().is_some());
-    let output = agent::run(&["run", "--config", host.config().to_str().unwrap()]);
-    assert_eq!(output.status.code(), Some(6));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("in use by another agent"));
 }
 
 #[test]

@@ -23,26 +23,6 @@ fn lines_arrive_once_and_in_order() {
 }
 
 #[test]
-fn a_partial_line_is_held_until_its_end_is_written() {
-    let core = Core::start();
-    let mut host = Host::new(&core, "*.log", "");
-    let mut oracle = Oracle::default();
-    let path = host.log("a.log");
-    host.start();
-    oracle.append(&path, 3);
-    let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
-    file.write_all(b"partial-").unwrap();
-    oracle.settle(&core);
-    let unread = |host: &Host| host.status().map_or(0, |status| status.files[0].unread);
-    eventually("the partial line is seen and held", || unread(&host) == 8);
-    host.kill();
-    file.write_all(b"rest\n").unwrap();
-    host.start();
-    oracle.written.push("partial-rest".into());
-    oracle.settle(&core);
-}
-
-#[test]
 fn a_partial_line_is_shipped_as_a_piece_after_a_quiet_time_if_that_is_wanted() {
     let core = Core::start();
     let mut host = Host::new(&core, "*.log", "flush_partial = \"100ms\"");
@@ -147,4 +127,48 @@ fn the_ledger_balances() {
     assert_eq!((status.totals.records_acked, status.totals.bytes_acked), (1000, size));
     assert_eq!(status.agent.as_deref(), Some("00000000-0000-4000-8000-000000000001"));
     assert!(status.connected);
+}
+
+#[test]
+fn metrics_say_what_became_of_every_byte_by_reason() {
+    let core = Core::start();
+    let mut host = Host::new(&core, "*.log", "start_at = \"end\"\nskip_nul = true");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = std::fs::read_to_string(host.config()).unwrap();
+    std::fs::write(host.config(), format!("metrics = \"{port}\"\n{config}")).unwrap();
+    let path = host.log("a.log");
+    std::fs::write(&path, "old\n").unwrap();
+    host.start();
+    eventually("the end is claimed", || core.state().claims == 1);
+    let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+    file.write_all(b"\0\0\0new\n").unwrap();
+    eventually("it arrives", || core.lines("raw") == ["new"]);
+    let scrape = |request: &str| {
+        let mut stream = std::net::TcpStream::connect(port).unwrap();
+        stream.write_all(format!("GET {request} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).unwrap();
+        std::io::read_to_string(stream).unwrap()
+    };
+    let part = |part: &str, bytes: u64| {
+        format!(
+            "garam_agent_ledger_bytes{{source=\"app\",stream=\"raw\",part=\"{part}\"}} {bytes}\n"
+        )
+    };
+    eventually("it is acknowledged", || scrape("/metrics").contains(&part("acked", 7)));
+    let text = scrape("/metrics");
+    for (name, bytes) in
+        [("size", 11), ("read", 4), ("skipped_before_start", 4), ("skipped_nul", 3), ("unread", 0)]
+    {
+        assert!(text.contains(&part(name, bytes)), "{name}: {text}");
+    }
+    assert!(text.contains("garam_agent_skipped_bytes_total{reason=\"nul\"} 3\n"), "{text}");
+    assert!(scrape("/healthz").starts_with("HTTP/1.1 200 "));
+    assert!(scrape("/").starts_with("HTTP/1.1 404 "));
+    let output = crate::agent::run(&[
+        "status",
+        "--config",
+        host.config().to_str().unwrap(),
+        "-o",
+        "metrics",
+    ]);
+    assert!(String::from_utf8_lossy(&output.stdout).contains(&part("size", 11)));
 }

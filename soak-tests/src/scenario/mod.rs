@@ -10,10 +10,12 @@
 //! | [`restore`] | a core or a destination restored from an older copy |
 //! | [`outage`] | a disk without room, a destination that is locked; both come back |
 //! | [`power_loss`] | the disk is taken away under a busy core, again and again |
+//! | [`files`] | what files do on bad days: the stories of `docs/scenarios.md` |
 //! | [`torment`] | kills, cut links and lost state, at seeded moments of a busy run |
 
 mod crash_points;
 mod findings;
+mod files;
 pub(crate) mod home;
 mod judge;
 mod outage;
@@ -55,6 +57,8 @@ pub(crate) enum Scenario {
     DiskFull(outage::Args),
     /// Lock a destination until its stream's quota is used up, beside one that must not notice
     DestinationDown(outage::Args),
+    #[command(flatten)]
+    Files(files::Files),
 }
 
 impl Scenario {
@@ -76,6 +80,7 @@ impl Scenario {
             Self::DestinationDown(args) => {
                 Outcome::of(&outage::destination_down::run(&args, programs).await?)
             }
+            Self::Files(story) => Outcome::of(&story.run(programs).await?),
             Self::PowerLoss(args) => Outcome::of(&power_loss::run(&args, programs).await?),
             Self::Steady(args) => {
                 Outcome::of(&torment::run(Torment::Steady, &args, programs).await?)

@@ -52,6 +52,17 @@ pub(super) fn head_matches(file: &File, registered: &FileDescriptor) -> io::Resu
     Ok(head.len() == wanted && head_hash(&head) == registered.head_hash)
 }
 
+/// Whether the name says that the file is compressed.
+pub(super) fn has_packed_name(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "gz" || extension == "zst")
+}
+
+/// Whether the content begins as gzip or zstd do.
+pub(super) fn begins_packed(path: &Path) -> io::Result<bool> {
+    let begin = head(&super::plain::open(path)?, 4)?;
+    Ok(begin.starts_with(&[0x1f, 0x8b]) || begin == [0x28, 0xb5, 0x2f, 0xfd])
+}
+
 pub(super) fn path_of(descriptor: &FileDescriptor) -> PathBuf {
     PathBuf::from(OsStr::from_bytes(&descriptor.path))
 }

@@ -4,11 +4,12 @@
 //! Promise: two globs, a hard link or a symlink never make two readers of one file; a renamed or unlinked file stays open
 //! until the engine closes it (beyond the budget, files that are read to their end are parked); directories, FIFOs, sockets and devices are passed over without being opened.
 //! Here: which files are known. In `budget` which of them are open, in `discover` the walk, in `identity` what a file is,
-//! in `plain` its bytes, in `reader` the blocks they are cut into.
+//! in `plain` its bytes, in `reader` the blocks they are cut into, in `inspect` a look from outside a running agent.
 
 mod budget;
 mod discover;
 mod identity;
+mod inspect;
 mod plain;
 mod reader;
 
@@ -23,6 +24,7 @@ use garam_proto::{Descriptor, FileDescriptor, FileMatch, SourceName};
 
 use budget::{Budget, Worth};
 pub use discover::{BadGlob, FileSet};
+pub use inspect::{Condition, inspect};
 use plain::PlainFile;
 use reader::Reader;
 
@@ -34,6 +36,9 @@ pub const HOLD: Duration = Duration::from_secs(60);
 
 /// How often one search walks at most: files may be rotated faster than they can be walked over.
 const MOST_WALKS: u32 = 5;
+
+/// Compressed files that are remembered as such.
+const MOST_PACKED: usize = 100_000;
 
 /// A file's identity inside this process: device and inode, which cannot be reused while the file is open.
 type Key = (u64, u64);
@@ -59,6 +64,8 @@ pub struct Files {
     at_end: bool,
     /// Paths whose trouble was reported already.
     reported: HashSet<PathBuf>,
+    /// Compressed files, which hold no lines.
+    packed: HashSet<Key>,
 }
 
 impl Files {
@@ -75,6 +82,7 @@ impl Files {
             changed: Vec::new(),
             at_end: first_start,
             reported: HashSet::new(),
+            packed: HashSet::new(),
         }
     }
 
@@ -137,7 +145,9 @@ impl Files {
                     }
                     self.by_key.remove(&key);
                 }
-                if self.sets.get(set).is_some_and(|set| set.is_too_old(&found)) {
+                if self.sets.get(set).is_some_and(|set| set.is_too_old(&found))
+                    || self.is_packed(path, key)
+                {
                     return None;
                 }
             }
@@ -157,6 +167,28 @@ impl Files {
                 None
             }
         }
+    }
+
+    /// Whether a file is a compressed copy: its bytes are no lines, and what it holds was read before it was compressed.
+    fn is_packed(&mut self, path: &Path, key: Key) -> bool {
+        if !identity::has_packed_name(path) {
+            return false;
+        }
+        if self.packed.contains(&key) {
+            return true;
+        }
+        let packed = identity::begins_packed(path).unwrap_or(false);
+        if packed {
+            tracing::info!(
+                path = %path.display(),
+                "a compressed file is not read: its lines are read before it is compressed"
+            );
+            if self.packed.len() == MOST_PACKED {
+                self.packed.clear();
+            }
+            self.packed.insert(key);
+        }
+        packed
     }
 
     /// Takes note that a known file is still there. False when its inode went to another file while it was parked.

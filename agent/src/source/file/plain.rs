@@ -275,7 +275,7 @@ pub(super) fn offset(position: u128) -> io::Result<u64> {
 }
 
 /// Opens for reading. Should a FIFO take the path between the look and the open, the agent must not hang in it.
-fn open(path: &Path) -> io::Result<File> {
+pub(super) fn open(path: &Path) -> io::Result<File> {
     let nonblock = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
     let flags = i32::try_from(nonblock.bits()).unwrap_or(0);
     OpenOptions::new().read(true).custom_flags(flags).open(path)
