@@ -14,8 +14,8 @@
 //! | [`torment`] | kills, cut links and lost state, at seeded moments of a busy run |
 
 mod crash_points;
-mod findings;
 mod files;
+mod findings;
 pub(crate) mod home;
 mod judge;
 mod outage;

@@ -57,6 +57,7 @@ pub(crate) struct ManyArgs {
 /// What happens to files.
 #[derive(Debug, clap::Subcommand)]
 #[command(rename_all = "snake_case")]
+#[expect(clippy::enum_variant_names, reason = "the variants are the names on the command line")]
 pub(crate) enum Files {
     /// H1, H2, H4: another file in the inode, longer, shorter, with an equal head
     FileInodeReused(Args),
