@@ -85,6 +85,7 @@ pub(super) async fn pipelines(plan: &Plan, meta: &Meta) -> Result<Vec<Pipeline>,
 pub(super) fn log_room(plan: &Plan, pipelines: &[Pipeline]) -> LogRoom {
     let mut config = garam_log::LogConfig::new(plan.log_dir());
     config.segment_size = plan.log.segment_size.as_u64();
+    config.reserve = plan.log.reserve.as_u64();
     config.streams = plan
         .streams
         .iter()

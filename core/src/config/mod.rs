@@ -107,11 +107,14 @@ impl Default for AdminConfig {
 pub struct LogConfig {
     /// A segment is closed at this size. Default 64 MiB; 1 MiB to 1 GiB.
     pub segment_size: ByteSize,
+    /// Kept free on the log's disk for cursors, quarantines, metadata and a tail's copy when it is full. Default 64 MiB;
+    /// up to 16 GiB, 0 keeps none.
+    pub reserve: ByteSize,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { segment_size: ByteSize::mib(64) }
+        Self { segment_size: ByteSize::mib(64), reserve: ByteSize::mib(64) }
     }
 }
 

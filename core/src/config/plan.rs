@@ -67,6 +67,7 @@ impl Config {
     pub fn check(self) -> Result<Plan, ConfigError> {
         check_gateway(&self.gateway)?;
         bounds("log.segment_size", self.log.segment_size, ByteSize::mib(1), ByteSize::gib(1))?;
+        bounds("log.reserve", self.log.reserve, ByteSize::b(0), ByteSize::gib(16))?;
         if !self.admin.listen.ip().is_loopback() {
             return invalid(
                 "admin.listen",

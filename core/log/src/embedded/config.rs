@@ -21,6 +21,8 @@ pub struct LogConfig {
     pub segment_size: u64,
     /// Bytes of requests that may wait for the writer; enqueueing waits beyond it. Default 32 MiB.
     pub queue_bytes: u32,
+    /// Bytes of the disk that are kept for the day it is full (`reserve`). Default none.
+    pub reserve: u64,
     /// How often ages, quotas and the clock are looked after. Default 1 s.
     pub upkeep_every: Duration,
 }
@@ -56,6 +58,7 @@ impl LogConfig {
             streams: Vec::new(),
             segment_size: 64 * 1024 * 1024,
             queue_bytes: 32 * 1024 * 1024,
+            reserve: 0,
             upkeep_every: Duration::from_secs(1),
         }
     }

@@ -30,6 +30,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 const NAME: &str = "DETACHED";
 const MAGIC: &[u8; 8] = b"GARAMDT1";
 const CRC_LEN: usize = 4;
+/// Far more than the names of all pipelines.
+const MAX_LEN: usize = 16 * 1024 * 1024;
 
 /// The readers of one partition that were cut off.
 #[derive(Debug, Default)]
@@ -51,7 +53,7 @@ impl Detached {
     /// What the partition's folder says. An unreadable file names nobody: their pipelines stop and ask.
     pub(crate) fn load(fs: &dyn Fs, dir: &Path) -> Self {
         let path = dir.join(NAME);
-        let Ok(bytes) = read(fs, &path) else { return Self::default() };
+        let Ok(bytes) = fs.read(&path, MAX_LEN) else { return Self::default() };
         let Some(readers) = decode(&bytes) else {
             tracing::error!(file = %path.display(), action = "garam resume PIPELINE --accept-gap",
                 "cannot read which readers were cut off: they will ask");
@@ -177,15 +179,6 @@ impl Writer {
             });
         }
     }
-}
-
-fn read(fs: &dyn Fs, path: &Path) -> io::Result<Vec<u8>> {
-    let file = fs.open(path)?;
-    let len = usize::try_from(file.size()?).map_err(io::Error::other)?;
-    let mut bytes = vec![0; len];
-    let filled = file.read_full_at(&mut bytes, 0)?;
-    bytes.truncate(filled);
-    Ok(bytes)
 }
 
 fn decode(bytes: &[u8]) -> Option<Vec<(String, u64)>> {

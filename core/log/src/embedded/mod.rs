@@ -6,7 +6,7 @@
 //! ```text
 //! claim, append ──► bounded queue ──► writer thread: decide (fold) ─► write ─► fdatasync ─► publish ─► answer
 //!                                                                                            │ durable end (watch)
-//! <dir>/LOCK  CLOCK                                                                          ▼
+//! <dir>/LOCK  CLOCK  RESERVE                                                                 ▼
 //! <dir>/<stream>/<partition>/<base>.seg  ◄──────────────────────────────── readers: pread below the durable end
 //! ```
 //!
@@ -26,6 +26,7 @@ pub(crate) mod reader;
 pub(crate) mod recovery;
 mod registry;
 mod request;
+mod reserve;
 mod retention;
 pub(crate) mod segment;
 pub(crate) mod shared;
@@ -57,6 +58,7 @@ use clock::{LogClock, Saved};
 use directory::Directory;
 use reader::Reader;
 use request::{Answered, Queued, Request};
+use reserve::Reserve;
 use shared::held;
 use writer::Writer;
 
@@ -133,6 +135,7 @@ impl EmbeddedLog {
             partitions: Vec::new(),
             registry: registry::Registry::default(),
             dirty: Vec::new(),
+            reserve: Reserve::find(&*env.fs, dir, config.reserve),
             clock_saved_ms: clock.now_ms(&*env.time),
             _lock: lock,
             config,

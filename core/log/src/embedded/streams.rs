@@ -85,7 +85,11 @@ impl Writer {
         for index in 0..config.partitions {
             let id = PartitionId { stream: config.name.clone(), index };
             let dir = partition_dir(&self.config.dir, &id);
-            let recovered = match recovery::open(&self.env, &dir, &id, clock_ms) {
+            let mut recovered = recovery::open(&self.env, &dir, &id, clock_ms);
+            if had_no_room(&recovered) && self.reserve.give(&*self.env.fs) {
+                recovered = recovery::open(&self.env, &dir, &id, clock_ms);
+            }
+            let recovered = match recovered {
                 Ok(recovered) => recovered,
                 Err(error @ LogError::NewerFormat { .. }) => return Err(error),
                 Err(error) => not_opened(&id, &error),
@@ -120,8 +124,11 @@ impl Writer {
             let (stream, before) = (partition.stream, partition.shared.clone());
             let id = before.id.clone();
             let dir = partition_dir(&self.config.dir, &id);
-            let recovered = match recovery::open(&self.env, &dir, &id, clock_ms) {
-                Err(LogError::Io { error, .. }) if is_full(&error) => continue,
+            let recovered = recovery::open(&self.env, &dir, &id, clock_ms);
+            if had_no_room(&recovered) {
+                continue;
+            }
+            let recovered = match recovered {
                 Err(error) => not_opened(&id, &error),
                 Ok(recovered) => recovered,
             };
@@ -175,6 +182,10 @@ impl Writer {
             known: recovered.known,
         }
     }
+}
+
+fn had_no_room<T>(opened: &Result<T, LogError>) -> bool {
+    matches!(opened, Err(LogError::Io { error, .. }) if is_full(error))
 }
 
 /// A partition whose files cannot even be looked at.

@@ -23,6 +23,7 @@ use super::directory::Directory;
 use super::partition::Partition;
 use super::registry::Registry;
 use super::request::{Queued, Request, Waiting, answer};
+use super::reserve::Reserve;
 use super::shared::Counters;
 use crate::api::{Append, AppendBody, Appended, LogError, OriginState};
 use crate::fold::{AdvanceRecord, GapRecord, Record, RetireRecord, Verdict};
@@ -47,6 +48,7 @@ pub(crate) struct Writer {
     /// Partitions with entries that wait to be written.
     pub dirty: Vec<usize>,
     pub clock_saved_ms: u64,
+    pub reserve: Reserve,
     /// Held as long as the thread lives.
     pub _lock: Box<dyn Send + Sync>,
 }
@@ -292,16 +294,22 @@ impl Writer {
             state.disk_full = true;
         }
         self.set_full(stream, why.clone());
+        self.reserve.give(&*self.env.fs);
         why
     }
 
     fn upkeep(&mut self) {
         self.open_what_had_no_room();
+        let no_reserve = self.look_after_reserve();
         for number in 0..self.streams.len() {
-            if let Some(stream) = self.streams.get_mut(number) {
-                stream.full = None;
-            }
+            let Some(stream) = self.streams.get_mut(number) else { continue };
+            stream.full = None;
+            let is_quarantine = stream.config.name.as_str().starts_with('_');
             self.trim(number);
+            if let Some(why) = no_reserve.as_ref().filter(|_| !is_quarantine) {
+                self.set_full(number, why.clone());
+                continue;
+            }
             // Says "full" again where that is still so.
             if self.make_room(number).is_ok() || self.detach(number) {
                 self.show_full(number);
@@ -315,6 +323,16 @@ impl Writer {
         if self.clock.now_ms(&*self.env.time) >= self.clock_saved_ms + SAVE_CLOCK_EVERY_MS {
             self.save_clock();
         }
+    }
+
+    /// Takes the reserve again if it was given. `Some`: why sources still have to wait.
+    fn look_after_reserve(&mut self) -> Option<String> {
+        let was_given = self.reserve.is_given();
+        let missing = self.reserve.restore(&*self.env.fs);
+        if was_given && missing.is_none() {
+            self.streams.iter_mut().for_each(|stream| stream.disk_full = false);
+        }
+        missing
     }
 
     fn save_clock(&mut self) {

@@ -12,6 +12,7 @@ mod kit;
 mod model;
 mod power;
 mod repair;
+mod reserve;
 mod retention;
 mod room;
 mod world;

@@ -14,7 +14,7 @@ use garam_log::{
     Append, AppendBody, Appended, EmbeddedLog, EntryBody, Log, LogConfig, LogError, LogReader,
 };
 use garam_proto::message::GapReason;
-use garam_proto::{LogOffset, OriginId};
+use garam_proto::{LogOffset, OriginId, PartitionId};
 use proptest::prelude::*;
 
 use crate::kit::*;
@@ -257,16 +257,27 @@ impl Model {
         let at = partition("s", 0);
         let bounds = self.log.bounds(&at).unwrap();
         assert!(bounds.start <= self.next && self.next <= bounds.end, "the pin held");
-        let mut reader = self.log.reader(&at, bounds.start).await.unwrap();
-        let mut marks = BTreeMap::new();
-        while let Some(entry) = reader.try_next().await.unwrap() {
-            marks.insert(entry.origin.origin, entry.origin.mark);
-        }
+        let marks = loop {
+            // Nothing pins the log's start, so it may be trimmed under this reader.
+            match self.read_marks(&at).await {
+                Err(LogError::OutOfRange { .. }) => {}
+                marks => break marks.unwrap(),
+            }
+        };
         for (&n, source) in &self.sources {
             if let Some(mark) = marks.get(&origin(n)) {
                 assert_eq!(*mark, source.mark, "origin {n}");
             }
         }
+    }
+
+    async fn read_marks(&self, at: &PartitionId) -> Result<BTreeMap<OriginId, u128>, LogError> {
+        let mut reader = self.log.reader(at, self.log.bounds(at)?.start).await?;
+        let mut marks = BTreeMap::new();
+        while let Some(entry) = reader.try_next().await? {
+            marks.insert(entry.origin.origin, entry.origin.mark);
+        }
+        Ok(marks)
     }
 
     /// Sends blocks nobody waits for, dies, and keeps a random part of the bytes behind what was acknowledged.
