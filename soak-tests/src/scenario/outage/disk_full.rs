@@ -38,13 +38,34 @@ struct Phase {
     name: &'static str,
     core: Option<Room>,
     agent: Option<Room>,
+    /// The core is killed once it has felt it, and started again.
+    start: Option<Start>,
 }
 
-const PHASES: [Phase; 4] = [
-    Phase { name: "core without bytes", core: Some(Room::Bytes), agent: None },
-    Phase { name: "core without inodes", core: Some(Room::Inodes), agent: None },
-    Phase { name: "agent without bytes", core: None, agent: Some(Room::Bytes) },
-    Phase { name: "agent without inodes", core: None, agent: Some(Room::Inodes) },
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// On the room that the core gave up.
+    OnReserve,
+    /// That is taken by somebody else too.
+    OnNothing,
+}
+
+const fn phase(
+    name: &'static str,
+    core: Option<Room>,
+    agent: Option<Room>,
+    start: Option<Start>,
+) -> Phase {
+    Phase { name, core, agent, start }
+}
+
+const PHASES: [Phase; 6] = [
+    phase("core without bytes", Some(Room::Bytes), None, None),
+    phase("core without inodes", Some(Room::Inodes), None, None),
+    phase("core started on its reserve", Some(Room::Bytes), None, Some(Start::OnReserve)),
+    phase("core started on a full disk", Some(Room::Bytes), None, Some(Start::OnNothing)),
+    phase("agent without bytes", None, Some(Room::Bytes), None),
+    phase("agent without inodes", None, Some(Room::Inodes), None),
 ];
 
 pub(crate) async fn run(args: &Args, programs: Programs) -> anyhow::Result<Report> {
@@ -118,11 +139,19 @@ impl Trial {
         let fill = |room: Option<Room>, disk: &Tmpfs| {
             room.map(|room| Ballast::fill(disk.folder(), room)).transpose()
         };
-        let ballast = [fill(phase.core, &self.core)?, fill(phase.agent, &self.agent)?];
+        let mut ballast = vec![fill(phase.core, &self.core)?, fill(phase.agent, &self.agent)?];
         let mut felt = true;
         if phase.core.is_some() {
-            let full = |why: &Vec<String>| why.iter().any(|why| why.contains("disk is full"));
-            felt &= until(&mut self.rig, FELT, |status| full(&status.why)).await?;
+            felt &= self.core_feels_it().await?;
+        }
+        if let Some(start) = phase.start {
+            self.rig.kill_core().await?;
+            if start == Start::OnNothing {
+                ballast.push(fill(phase.core, &self.core)?);
+            }
+            self.rig.restart_core()?;
+            self.rig.core_ready().await?;
+            felt &= self.core_feels_it().await?;
         }
         if phase.agent.is_some() && phase.core.is_none() {
             felt &= self.agent_says_so_again(said).await?;
@@ -141,6 +170,13 @@ impl Trial {
         });
         let healed_s = healed.await?.then(|| freed.elapsed().as_secs_f64());
         Ok(Outage { name: phase.name, felt_s, healed_s })
+    }
+
+    async fn core_feels_it(&mut self) -> anyhow::Result<bool> {
+        let full = |why: &Vec<String>| {
+            why.iter().any(|why| why.contains("disk is full") || why.contains("free space"))
+        };
+        until(&mut self.rig, FELT, |status| full(&status.why)).await
     }
 
     fn agent_said(&self) -> anyhow::Result<usize> {
