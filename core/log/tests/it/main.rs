@@ -7,6 +7,7 @@ mod branch;
 mod damage;
 mod faults;
 mod format;
+mod golden;
 mod kit;
 mod model;
 mod power;
