@@ -6,6 +6,7 @@ mod basics;
 mod branch;
 mod damage;
 mod faults;
+mod flips;
 mod format;
 mod golden;
 mod kit;
