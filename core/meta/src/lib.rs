@@ -84,6 +84,12 @@ impl Meta {
         Ok(Arc::new(meta))
     }
 
+    /// Refuses a file of a newer version, and changes nothing: no file beside it is made either. A missing one is fine. Not while
+    /// this process has it open: closing any of its descriptors gives up SQLite's locks.
+    pub fn check_version(path: &Path) -> Result<(), MetaError> {
+        schema::check_header(path)
+    }
+
     /// Which installation this is.
     pub fn cluster(&self) -> ClusterId {
         self.cluster

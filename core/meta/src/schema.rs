@@ -164,3 +164,25 @@ async fn version(connection: &mut SqliteConnection, path: &Path) -> Result<i64, 
 async fn format(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar("SELECT user_version FROM pragma_user_version").fetch_one(connection).await
 }
+
+/// Refuses a newer file by its first bytes, at the places that SQLite's file format gives them: opening a file with
+/// a write-ahead log, even only for reading, makes and removes files beside it. What only that log holds is found by [`check`].
+pub(crate) fn check_header(path: &Path) -> Result<(), MetaError> {
+    use std::io::Read as _;
+    let mut header = [0; 100];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut header));
+    if read.is_err() {
+        // Missing, empty or unreadable: opening it says which.
+        return Ok(());
+    }
+    let number = |at: usize| {
+        let bytes = header.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
+        i64::from(u32::from_be_bytes(bytes.unwrap_or_default()))
+    };
+    let (found, application) = (number(60), number(68));
+    if header.starts_with(b"SQLite format 3\0") && application == APPLICATION_ID && found > VERSION
+    {
+        return Err(MetaError::NewerFormat { path: path.to_owned(), found, supported: VERSION });
+    }
+    Ok(())
+}

@@ -69,6 +69,7 @@ pub struct App {
 impl App {
     /// Opens everything and starts the tree. The caller's runtime is the data runtime.
     pub async fn start(plan: Plan) -> Result<Self, StartError> {
+        check_versions(&plan)?;
         make_data_dir(&plan.data_dir)?;
         if restore::is_under_way(&RealFs, &plan.data_dir) {
             return Err(StartError::Restoring(plan.data_dir));
@@ -155,6 +156,13 @@ impl App {
         }
         late
     }
+}
+
+/// Refuses a data folder that a newer build wrote, before anything in it is changed.
+pub fn check_versions(plan: &Plan) -> Result<(), StartError> {
+    garam_log::offline::check_versions(&plan.log_dir())?;
+    Meta::check_version(&plan.meta_path())?;
+    Ok(())
 }
 
 /// The folder that holds everything, under a name that survives a power cut.

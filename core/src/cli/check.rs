@@ -17,6 +17,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn check(plan: &Plan, args: &Args, format: Format) -> anyhow::Result<Exit> {
+    crate::app::check_versions(plan).map_err(super::run::with_code)?;
     if args.connect {
         connect(plan)?;
     }

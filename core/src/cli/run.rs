@@ -100,7 +100,7 @@ pub(crate) fn init_logging() {
     let _already_set = builder.try_init().is_err();
 }
 
-fn with_code(error: StartError) -> anyhow::Error {
+pub(super) fn with_code(error: StartError) -> anyhow::Error {
     let exit = match &error {
         StartError::Log(LogError::Locked { .. })
         | StartError::Bind { .. }

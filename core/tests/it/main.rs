@@ -8,5 +8,6 @@ mod command_line;
 mod configuration;
 mod core_under_test;
 mod door;
+mod newer;
 mod postgres;
 mod tree;

@@ -54,6 +54,7 @@ use crate::api::{
     Ancestor, Append, AppendBody, Appended, Bounds, Claim, Claimed, Fingerprint, Log, LogError,
     LogReader, OriginState, Ticket,
 };
+use crate::offline::versions;
 use clock::{LogClock, Saved};
 use directory::Directory;
 use reader::Reader;
@@ -115,6 +116,8 @@ impl EmbeddedLog {
     pub fn open_with(config: LogConfig, env: Env) -> Result<Arc<Self>, LogError> {
         config.check()?;
         let dir = &config.dir;
+        // Before the lock, which would be the first change to a folder that is not this build's.
+        versions::check_versions_with(&env, dir)?;
         env.fs.create_dir(dir).map_err(|e| recovery::io("create", dir, e))?;
         let lock_path = dir.join("LOCK");
         let lock = env.fs.lock(&lock_path).map_err(|e| recovery::io("lock", &lock_path, e))?;

@@ -12,9 +12,11 @@ mod mend;
 mod repair;
 mod scan;
 mod verify;
+pub(crate) mod versions;
 
 pub use branch::begin_new_life;
 pub use gather::{Gathered, GatheredFile, gather};
 pub use glance::{Glance, glance};
 pub use repair::{RepairPlan, Repaired, plan_repair, repair};
 pub use verify::{Damage, Lost, Verified, verify, verify_with};
+pub use versions::check_versions;

@@ -103,18 +103,56 @@ async fn a_snapshot_has_the_bytes_the_drawing_says() {
     );
 }
 
+/// Every name below a folder, with size and time of change, and the bytes of the files.
+fn everything(dir: &std::path::Path) -> Vec<(std::path::PathBuf, std::time::SystemTime, Vec<u8>)> {
+    let mut found = vec![(dir.into(), std::fs::metadata(dir).unwrap().modified().unwrap(), vec![])];
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(everything(&path));
+        } else {
+            let changed = std::fs::metadata(&path).unwrap().modified().unwrap();
+            let bytes = std::fs::read(&path).unwrap();
+            found.push((path, changed, bytes));
+        }
+    }
+    found.sort();
+    found
+}
+
 #[tokio::test]
 async fn a_newer_format_is_refused_and_nothing_is_changed() {
+    for written_to in ["s", "_quarantine.1", "t"] {
+        let dir = tempfile::tempdir().unwrap();
+        let (_, _, env) = world();
+        write_all_kinds(dir.path(), env).await;
+        std::fs::remove_file(dir.path().join("LOCK")).unwrap();
+        let folder = dir.path().join(written_to).join("0000");
+        std::fs::create_dir_all(&folder).unwrap();
+        let mut bytes = std::fs::read(dir.path().join("s/0000/00000000000000000000.seg")).unwrap();
+        bytes[8] = 2;
+        std::fs::write(folder.join("00000000000000000000.seg"), &bytes).unwrap();
+        let before = everything(dir.path());
+        let refused = EmbeddedLog::open(config(dir.path())).err().unwrap();
+        assert!(
+            matches!(refused, LogError::NewerFormat { found: 2, supported: 1, .. }),
+            "{refused}"
+        );
+        let refused = garam_log::offline::check_versions(dir.path()).err().unwrap();
+        assert!(
+            matches!(refused, LogError::NewerFormat { found: 2, supported: 1, .. }),
+            "{refused}"
+        );
+        assert_eq!(everything(dir.path()), before, "{written_to}");
+        let reports = garam_log::inspect::inspect(dir.path()).unwrap();
+        let report = reports.iter().find(|r| r.partition.stream.as_str() == written_to).unwrap();
+        assert_eq!(report.problems[0].kind, garam_log::inspect::ProblemKind::NewerFormat);
+    }
+}
+
+#[test]
+fn a_folder_that_is_not_there_has_no_newer_format_and_is_not_made() {
     let dir = tempfile::tempdir().unwrap();
-    let (_, _, env) = world();
-    write_all_kinds(dir.path(), env).await;
-    let path = dir.path().join("s/0000/00000000000000000000.seg");
-    let mut bytes = std::fs::read(&path).unwrap();
-    bytes[8] = 2;
-    std::fs::write(&path, &bytes).unwrap();
-    let refused = EmbeddedLog::open(config(dir.path())).err().unwrap();
-    assert!(matches!(refused, LogError::NewerFormat { found: 2, supported: 1, .. }), "{refused}");
-    assert_eq!(std::fs::read(&path).unwrap(), bytes);
-    let report = &garam_log::inspect::inspect(dir.path()).unwrap()[0];
-    assert_eq!(report.problems[0].kind, garam_log::inspect::ProblemKind::NewerFormat);
+    garam_log::offline::check_versions(&dir.path().join("log")).unwrap();
+    assert!(!dir.path().join("log").try_exists().unwrap());
 }
