@@ -1,5 +1,7 @@
 //! `garam check`: what the configuration would do, without doing it.
 
+use std::time::Duration;
+
 use garam_sink::sqlite::Readiness;
 use serde_json::json;
 
@@ -7,6 +9,9 @@ use super::exit::{Exit, coded, eprintln_quietly};
 use super::output::{self, Format, Table};
 use crate::config::Plan;
 use crate::pki::Pki;
+
+/// Stored bytes a second of a stream that nothing is known of.
+const ASSUMED_PACE: f64 = 1024.0 * 1024.0;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  garam check\n  garam -c ./garam.toml check --connect -o json")]
@@ -21,17 +26,23 @@ pub(crate) fn check(plan: &Plan, args: &Args, format: Format) -> anyhow::Result<
     if args.connect {
         connect(plan)?;
     }
+    let outages = outages(plan)?;
     let value = json!({
         "data_dir": plan.data_dir,
         "pki_dir": plan.pki_dir,
         "gateway": plan.gateway.listen.to_string(),
         "admin": plan.admin_listen.to_string(),
         "connected": args.connect,
-        "streams": plan.streams.iter().map(|stream| json!({
+        "streams": plan.streams.iter().zip(&outages).map(|(stream, outage)| json!({
             "name": stream.name.as_str(),
             "partitions": stream.partitions,
             "retain_s": stream.retain.as_secs(),
             "quota_bytes": stream.quota,
+            "outage": {
+                "seconds": outage.lasts.as_secs(),
+                "bytes_per_s": outage.pace as u64,
+                "measured": outage.measured,
+            },
             "columns": stream.contract.columns.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(),
         })).collect::<Vec<_>>(),
         "pipelines": plan.pipelines.iter().map(|pipeline| json!({
@@ -44,7 +55,7 @@ pub(crate) fn check(plan: &Plan, args: &Args, format: Format) -> anyhow::Result<
     table.row(["core".into(), "data".into(), plan.data_dir.display().to_string()]);
     table.row(["core".into(), "gateway".into(), plan.gateway.listen.to_string()]);
     table.row(["core".into(), "admin".into(), plan.admin_listen.to_string()]);
-    for stream in &plan.streams {
+    for (stream, outage) in plan.streams.iter().zip(&outages) {
         let quota = output::bytes(stream.quota);
         let columns: Vec<_> = stream.contract.columns.iter().map(|c| c.name.as_str()).collect();
         let text = format!(
@@ -55,6 +66,7 @@ pub(crate) fn check(plan: &Plan, args: &Args, format: Format) -> anyhow::Result<
             columns.join(", "),
         );
         table.row(["stream".into(), stream.name.to_string(), text]);
+        table.row(["stream".into(), stream.name.to_string(), outage.text()]);
     }
     for pipeline in &plan.pipelines {
         let text = format!("{} → {}", pipeline.from, pipeline.sink.label());
@@ -62,6 +74,36 @@ pub(crate) fn check(plan: &Plan, args: &Args, format: Format) -> anyhow::Result<
     }
     output::print(format, &value, &table)?;
     Ok(Exit::Ok)
+}
+
+/// How long a stream's quota takes everything in while a destination is away.
+struct Outage {
+    lasts: Duration,
+    /// Stored bytes a second.
+    pace: f64,
+    measured: bool,
+}
+
+fn outages(plan: &Plan) -> anyhow::Result<Vec<Outage>> {
+    let outages = plan.streams.iter().map(|stream| {
+        let measured = garam_log::offline::pace(&plan.log_dir(), &stream.name)?;
+        let pace = measured.unwrap_or(ASSUMED_PACE).max(1.0);
+        let lasts = Duration::from_secs((stream.quota as f64 / pace) as u64);
+        Ok(Outage { lasts, pace, measured: measured.is_some() })
+    });
+    outages.collect()
+}
+
+impl Outage {
+    fn text(&self) -> String {
+        let pace = output::bytes(self.pace as u64);
+        let how =
+            if self.measured { "as its log has grown" } else { "assumed, nothing is known yet" };
+        format!(
+            "its quota covers {:.1} hours without a destination, at {pace} a second as stored ({how})",
+            self.lasts.as_secs_f64() / 3600.0
+        )
+    }
 }
 
 fn connect(plan: &Plan) -> anyhow::Result<()> {

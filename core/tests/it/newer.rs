@@ -8,9 +8,24 @@ use crate::core_under_test::Core;
 
 /// A stopped core's folder, with a configuration for the binary.
 async fn stopped() -> tempfile::TempDir {
-    let core = Core::start().await;
-    let Core { app, folder, .. } = core;
-    app.stop(Duration::from_secs(20)).await.unwrap();
+    let folder = {
+        let Core { app, folder, .. } = Core::start().await;
+        app.stop(Duration::from_secs(20)).await.unwrap();
+        folder
+    };
+    // The last connection to a database takes its files away when it ends, on a thread of its own; others come and go.
+    let left =
+        ["core/meta.db-wal", "data.sqlite-wal", "data.sqlite-shm"].map(|n| folder.path().join(n));
+    let mut quiet = 0;
+    for _ in 0..2_000 {
+        let busy = left.iter().any(|path| path.try_exists().unwrap());
+        quiet = if busy { 0 } else { quiet + 1 };
+        if quiet == 100 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(quiet, 100, "the core's databases are closed");
     let path = folder.path().display();
     let config = format!(
         "data_dir = \"{path}/core\"\n[gateway]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[stream.logs]\n\
@@ -22,14 +37,17 @@ async fn stopped() -> tempfile::TempDir {
 
 /// Every name below a folder, with its time of change, and the bytes of the files.
 fn everything(dir: &Path) -> Vec<(PathBuf, SystemTime, Vec<u8>)> {
-    let changed = |path: &Path| std::fs::metadata(path).unwrap().modified().unwrap();
+    let changed = |path: &Path| {
+        let found = std::fs::symlink_metadata(path);
+        found.unwrap_or_else(|e| panic!("{}: {e}", path.display())).modified().unwrap()
+    };
     let mut found = vec![(dir.to_path_buf(), changed(dir), Vec::new())];
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
             found.extend(everything(&path));
         } else {
-            let bytes = std::fs::read(&path).unwrap();
+            let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
             found.push((path.clone(), changed(&path), bytes));
         }
     }

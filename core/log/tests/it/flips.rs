@@ -9,7 +9,7 @@ use crate::kit::*;
 use crate::world::world;
 
 const FLIPS: usize = 1000;
-const SEED: u64 = 0x6761_7261_6d;
+const SEED: u64 = 0x0067_6172_616d;
 
 /// Two sealed segments and an open one, as their readers tell them. The log stays open.
 async fn three_segments(dir: &Path) -> (std::sync::Arc<EmbeddedLog>, Vec<String>) {

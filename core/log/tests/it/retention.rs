@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use garam_log::{AppendBody, Appended, EmbeddedLog, Log, LogConfig, LogError, State, StreamConfig};
+use garam_log::{
+    AppendBody, Appended, EmbeddedLog, Log, LogConfig, LogError, State, StreamConfig, offline,
+};
 use garam_proto::LogOffset;
 
 use crate::kit::*;
-use crate::room::{HOUR, room};
+use crate::room::{HOUR, Room, room};
 
 #[tokio::test]
 async fn nothing_goes_before_trimming_is_allowed_or_while_it_is_young_or_pinned() {
@@ -166,6 +168,20 @@ async fn a_stream_that_is_added_later_waits_for_its_first_pin() {
     assert_eq!(room.log.bounds(&at).unwrap().start, LogOffset(0));
     room.log.pin(&at, "p", room.log.bounds(&at).unwrap().end);
     until("trimmed", async || room.log.bounds(&at).unwrap().start > LogOffset(0)).await;
+}
+
+#[tokio::test]
+async fn the_pace_of_a_stream_is_that_of_its_sealed_segments() {
+    let mut room = room().await;
+    let pace = |room: &Room, name: &str| offline::pace(&room.config.dir, &stream(name)).unwrap();
+    assert_eq!((pace(&room, "s"), pace(&room, "other")), (None, None));
+    for _ in 0..4 {
+        room.fill(3).await.unwrap();
+        room.clock.pass(Duration::from_secs(10));
+    }
+    // Three blocks of 8 000 bytes seal a segment of 16 KiB, one each ten seconds.
+    let found = pace(&room, "s").unwrap();
+    assert!((2_400.0..2_600.0).contains(&found), "{found}");
 }
 
 #[tokio::test]

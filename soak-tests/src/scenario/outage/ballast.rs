@@ -25,8 +25,8 @@ pub(super) struct Ballast {
 
 impl Ballast {
     pub(super) fn fill(disk: &Path, room: Room) -> anyhow::Result<Self> {
-        let folders = (0..).map(|n| disk.join(format!("ballast{n}")));
-        let folder = folders.into_iter().find(|folder| !folder.exists()).unwrap_or_default();
+        let taken = fs::read_dir(disk).context("cannot look at the disk")?.count();
+        let folder = disk.join(format!("ballast{taken}"));
         fs::create_dir(&folder).context("cannot begin to fill the disk")?;
         let ballast = Self { folder };
         match ballast.take(room) {
