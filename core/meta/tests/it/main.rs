@@ -38,7 +38,20 @@ impl Place {
     async fn execute(&self, sql: &str) {
         let options = sqlx::sqlite::SqliteConnectOptions::new().filename(self.path());
         let mut connection = options.create_if_missing(true).connect().await.unwrap();
-        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.unwrap();
+        // A connection that was dropped just now closes on a thread of its own, and a change of the journal waits for nobody.
+        for _ in 0..500 {
+            let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await;
+            match done {
+                Err(error) if error.to_string().contains("database is locked") => {
+                    tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                }
+                done => {
+                    done.unwrap();
+                    return;
+                }
+            }
+        }
+        panic!("the database stays locked: {sql}");
     }
 
     /// What is on disk now, as another process sees it.

@@ -150,8 +150,11 @@ impl Trial {
                 ballast.push(fill(phase.core, &self.core)?);
             }
             self.rig.restart_core()?;
-            self.rig.core_ready().await?;
-            felt &= self.core_feels_it().await?;
+            match start {
+                Start::OnReserve => self.rig.core_ready().await?,
+                // Not ready before there is room, but it answers and says why.
+                Start::OnNothing => felt &= self.core_feels_it().await?,
+            }
         }
         if phase.agent.is_some() && phase.core.is_none() {
             felt &= self.agent_says_so_again(said).await?;
