@@ -42,12 +42,12 @@ unpack() {
         private_apt "$work" "$suite" "$status"
         download "$work" "$@"
         local deb
-        for deb in "$work"/debs/*.deb; do dpkg -x "$deb" "$work/root"; done
+        for deb in "$work"/debs/*.deb; do dpkg -x "$deb" "$work/tree"; done
         # dpkg leaves the folders as the packages have them, mktemp closes its own to everybody else.
-        chmod 755 "$work/root"
-        touch "$work/root/complete"
+        chmod 755 "$work/tree"
+        touch "$work/tree/complete"
         rm -rf "${CACHE:?}/$name"
-        mv "$work/root" "$CACHE/$name"
+        mv "$work/tree" "$CACHE/$name"
         rm -rf "$work"
     fi
     exec 9>&-
@@ -61,7 +61,7 @@ private_apt() {
     mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.sources /etc/apt/sources.list.d/*.list 2>/dev/null |
         grep -oE 'https?://[^ ]*/debian/?( |$)' | head -n 1 | tr -d ' ') || true
     mirror=${mirror:-http://deb.debian.org/debian}
-    mkdir -p "$work"/{apt/parts,state/lists/partial,cache/archives/partial,debs,root}
+    mkdir -p "$work"/{apt/parts,state/lists/partial,cache/archives/partial,debs,tree}
     if [ "$status" = /dev/null ]; then
         touch "$work/status"
         status=$work/status

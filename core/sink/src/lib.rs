@@ -10,10 +10,13 @@ use arrow_schema::SchemaRef;
 use garam_stage::{Cursor, Destination, Failure};
 use serde::Deserialize;
 
+mod contract;
 pub mod postgres;
+mod row;
 pub mod sqlite;
 
 pub use postgres::PostgresConfig;
+pub use row::TooLarge;
 pub use sqlite::{Readiness, SqliteConfig};
 
 /// `[pipeline.NAME.to.KIND]`: the one destination of a pipeline.

@@ -3,8 +3,7 @@
 //!
 //! `tests/golden/v1/<case>/s/0000/*.seg` are files as a log left them; `tests/golden/v1/<case>.txt` lists every entry they
 //! hold. Files of a released format are never changed. After a deliberate change of a format that is *not* released, or for
-//! a new case or version, they are written anew with
-//! `cargo test -p garam-log --test it golden::writes_the_files_anew -- --ignored`.
+//! a new case or version, `UPDATE_EXPECT=1 cargo test -p garam-log --test it golden` writes them anew, and git shows what changed.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -168,6 +167,9 @@ async fn the_same_records_are_written_with_the_bytes_of_the_golden_files() {
     for case in CASES {
         let dir = tempfile::tempdir().unwrap();
         write(case, dir.path()).await;
+        if std::env::var_os("UPDATE_EXPECT").is_some() {
+            replace(case, dir.path());
+        }
         let (written, known) = (segments(dir.path()), segments(&golden().join(case)));
         let names = |segments: &[(String, Vec<u8>)]| {
             segments.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>()
@@ -181,17 +183,11 @@ async fn the_same_records_are_written_with_the_bytes_of_the_golden_files() {
     }
 }
 
-#[tokio::test]
-#[ignore = "writes the golden files into the source tree"]
-async fn writes_the_files_anew() {
-    for case in CASES {
-        let dir = tempfile::tempdir().unwrap();
-        write(case, dir.path()).await;
-        let into = golden().join(case);
-        if into.try_exists().unwrap() {
-            std::fs::remove_dir_all(&into).unwrap();
-        }
-        copy_segments(dir.path(), &into);
-        std::fs::write(golden().join(format!("{case}.txt")), inspected(dir.path())).unwrap();
+fn replace(case: &str, dir: &Path) {
+    let into = golden().join(case);
+    if into.try_exists().unwrap() {
+        std::fs::remove_dir_all(&into).unwrap();
     }
+    copy_segments(dir, &into);
+    std::fs::write(golden().join(format!("{case}.txt")), inspected(dir)).unwrap();
 }

@@ -16,11 +16,7 @@
 //! through [`CursorTable::raise_epoch`], which makes every older writer's belief wrong. Both lock the row until the
 //! transaction ends, so a second writer waits for the first one's outcome before it looks.
 
-use std::collections::BTreeMap;
-use std::str::FromStr;
-
-use garam_proto::{Incarnation, LogOffset, PipelineId};
-use garam_stage::{Counters, Cursor, CursorKey, PlanId, SlotRange};
+use garam_stage::{Cursor, CursorKey};
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Postgres, Row as _};
@@ -28,6 +24,7 @@ use sqlx::{AssertSqlSafe, Postgres, Row as _};
 use super::client::{Client, Transaction};
 use super::error::{PostgresError, TableError};
 use super::table::{Table, TableName};
+use crate::row::{StoredRow, bind_state, signed};
 
 const COLUMNS: &str = "pipeline,partition,slot_first,slot_last,incarnation,next,fingerprint,epoch,plan,\
 slot_map_epoch,quarantine_next,records_in,delivered,quarantined,dropped,gap_units,gaps,updated";
@@ -130,7 +127,7 @@ impl CursorTable {
         let query = bind_key(sqlx::query(AssertSqlSafe(sql)), key);
         let asked = query.fetch_optional(&mut transaction.connection);
         let row = client.within("read the cursor", asked).await?;
-        row.map(|row| decode(client, &row)).transpose()
+        row.map(|row| Stored { client, row: &row }.cursor()).transpose()
     }
 
     /// All cursors; none when there is no table.
@@ -148,7 +145,7 @@ impl CursorTable {
         );
         let asked = sqlx::query(AssertSqlSafe(sql)).fetch_all(&mut transaction.connection);
         let rows = client.within("read the cursors", asked).await?;
-        rows.iter().map(|row| decode(client, row)).collect()
+        rows.iter().map(|row| Stored { client, row }.cursor()).collect()
     }
 
     /// Stores the first cursor of a key.
@@ -230,95 +227,28 @@ fn bind_key(query: Bound, key: &CursorKey) -> Bound {
         .bind(i32::from(key.slots.last))
 }
 
-fn bind_state(query: Bound, cursor: &Cursor) -> Result<Bound, PostgresError> {
-    let counters = &cursor.counters;
-    let dropped = serde_json::Value::from_iter(
-        counters.dropped.iter().map(|(reason, count)| (reason.clone(), *count)),
-    );
-    Ok(query
-        .bind(cursor.incarnation.to_string())
-        .bind(signed("the cursor's offset", cursor.next.0)?)
-        .bind(cursor.fingerprint.cast_signed())
-        .bind(signed("the cursor's epoch", cursor.epoch)?)
-        .bind(cursor.plan.0.cast_signed())
-        .bind(i64::from(cursor.slot_map_epoch))
-        .bind(signed("the quarantine's offset", cursor.quarantine_next.0)?)
-        .bind(signed("the count of records", counters.records_in)?)
-        .bind(signed("the count of delivered records", counters.delivered)?)
-        .bind(signed("the count of quarantined records", counters.quarantined)?)
-        .bind(dropped.to_string())
-        .bind(signed("the size of gaps", counters.gap_units)?)
-        .bind(signed("the count of gaps", counters.gaps)?))
-}
-
-fn signed(what: &'static str, value: u64) -> Result<i64, PostgresError> {
-    i64::try_from(value).map_err(|_| PostgresError::TooLarge { what, value })
-}
-
-fn decode(client: &Client, row: &PgRow) -> Result<Cursor, PostgresError> {
-    let stored = Stored { client, row };
-    Ok(Cursor {
-        key: CursorKey {
-            pipeline: stored.parsed::<PipelineId>("pipeline")?,
-            partition: stored.number("partition")?,
-            slots: SlotRange { first: stored.slot("slot_first")?, last: stored.slot("slot_last")? },
-        },
-        incarnation: stored.parsed::<Incarnation>("incarnation")?,
-        next: LogOffset(stored.number("next")?),
-        fingerprint: stored.integer("fingerprint")?.cast_unsigned(),
-        epoch: stored.number("epoch")?,
-        plan: PlanId(stored.integer("plan")?.cast_unsigned()),
-        slot_map_epoch: stored.number("slot_map_epoch")?,
-        quarantine_next: LogOffset(stored.number("quarantine_next")?),
-        counters: Counters {
-            records_in: stored.number("records_in")?,
-            delivered: stored.number("delivered")?,
-            quarantined: stored.number("quarantined")?,
-            dropped: stored.dropped()?,
-            gap_units: stored.number("gap_units")?,
-            gaps: stored.number("gaps")?,
-        },
-    })
-}
-
 /// One stored row. Somebody may have edited it by hand, so nothing is assumed.
 struct Stored<'a> {
     client: &'a Client,
     row: &'a PgRow,
 }
 
-impl Stored<'_> {
-    fn wrong(&self, column: &'static str, found: impl ToString) -> PostgresError {
-        let place = self.client.place().to_owned();
-        PostgresError::StoredCursor { place, column, found: found.to_string() }
-    }
+impl StoredRow for Stored<'_> {
+    type Error = PostgresError;
 
     fn integer(&self, column: &'static str) -> Result<i64, PostgresError> {
-        self.row.try_get(column).map_err(|source| self.client.error("read the cursor", source))
+        let found = match column {
+            "slot_first" | "slot_last" => self.row.try_get::<i32, _>(column).map(i64::from),
+            column => self.row.try_get(column),
+        };
+        found.map_err(|source| self.client.error("read the cursor", source))
     }
 
     fn text(&self, column: &'static str) -> Result<String, PostgresError> {
         self.row.try_get(column).map_err(|source| self.client.error("read the cursor", source))
     }
 
-    fn slot(&self, column: &'static str) -> Result<u16, PostgresError> {
-        let found: Result<i32, _> = self.row.try_get(column);
-        let slot = found.map_err(|source| self.client.error("read the cursor", source))?;
-        u16::try_from(slot).map_err(|_| self.wrong(column, slot))
-    }
-
-    fn number<T: TryFrom<i64>>(&self, column: &'static str) -> Result<T, PostgresError> {
-        let value = self.integer(column)?;
-        T::try_from(value).map_err(|_| self.wrong(column, value))
-    }
-
-    fn parsed<T: FromStr>(&self, column: &'static str) -> Result<T, PostgresError> {
-        let text = self.text(column)?;
-        text.parse().map_err(|_| self.wrong(column, &text))
-    }
-
-    fn dropped(&self) -> Result<BTreeMap<String, u64>, PostgresError> {
-        let text = self.text("dropped")?;
-        serde_json::from_str(&text).map_err(|_| self.wrong("dropped", &text))
+    fn wrong(&self, column: &'static str, found: String) -> PostgresError {
+        PostgresError::StoredCursor { place: self.client.place().to_owned(), column, found }
     }
 }

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use garam_stage::{Failure, FailureKind};
 
+use crate::row::TooLarge;
+
 /// Why the destination could not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum PostgresError {
@@ -49,8 +51,8 @@ pub enum PostgresError {
     CursorExists { pipeline: String, partition: u32 },
     #[error("cursor column {column} at {place} holds {found}")]
     StoredCursor { place: String, column: &'static str, found: String },
-    #[error("{what} is {value}, above what a bigint holds")]
-    TooLarge { what: &'static str, value: u64 },
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
     /// A caller's broken invariant.
     #[error("batch breaks the contract of destinations: {why}")]
     Batch { why: &'static str },
@@ -189,7 +191,7 @@ impl PostgresError {
             Self::CommitUnknown { .. } => FailureKind::Unknown,
             Self::Fenced { .. } | Self::CursorExists { .. } => FailureKind::Fenced,
             Self::StoredCursor { .. } => FailureKind::Corrupt,
-            Self::TooLarge { .. } | Self::Batch { .. } => FailureKind::Internal,
+            Self::TooLarge(_) | Self::Batch { .. } => FailureKind::Internal,
         }
     }
 }

@@ -23,6 +23,7 @@ use super::error::{Cause, PostgresError, cause};
 use super::fold::{EXISTING, Folded, STALE, fold};
 use super::inspect;
 use super::table::Table;
+use crate::contract::{broken_rule, own_words};
 use crate::sqlite::Create;
 
 /// Reason under which records are counted that a rewound cursor offered again.
@@ -121,7 +122,9 @@ impl PostgresWriter {
         batch: &StagedBatch,
         care: Care,
     ) -> Result<Applied, PostgresError> {
-        check(batch)?;
+        if let Some(why) = broken_rule(batch) {
+            return Err(PostgresError::Batch { why });
+        }
         self.cursors.advance(&self.client, transaction, &batch.from, &batch.to).await?;
         let mut work = self.work(batch)?;
         let size = match work.by_row {
@@ -194,7 +197,7 @@ impl PostgresWriter {
                 if care == Care::Savepoint {
                     self.simple(transaction, "ROLLBACK TO SAVEPOINT part").await?;
                 }
-                Ok(Some(detail(&source)))
+                Ok(Some(own_words(&source)))
             }
             Err(error) => Err(error),
         }
@@ -338,31 +341,9 @@ impl Work<'_> {
     }
 }
 
-/// What the engine owes its destinations.
-fn check(batch: &StagedBatch) -> Result<(), PostgresError> {
-    let why = if batch.from.key != batch.to.key {
-        "it begins and ends at cursors of different keys"
-    } else if batch.from.epoch != batch.to.epoch {
-        "it changes the epoch, which only a take-over may"
-    } else if batch.sources.len() != batch.rows.num_rows() {
-        "rows and sources differ in number"
-    } else {
-        return Ok(());
-    };
-    Err(PostgresError::Batch { why })
-}
-
 fn rows_of_a_statement(batch: &StagedBatch) -> usize {
     let row = batch.rows.get_array_memory_size() / batch.rows.num_rows().max(1);
     (MAX_BYTES / row.max(1)).clamp(1, MAX_ROWS)
-}
-
-/// The server's own words: its message names table, column and constraint. Its detail would show the row.
-fn detail(error: &sqlx::Error) -> String {
-    match error.as_database_error() {
-        Some(error) => error.message().chars().take(300).collect(),
-        None => error.to_string(),
-    }
 }
 
 #[async_trait]

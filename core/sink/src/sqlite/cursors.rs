@@ -15,18 +15,16 @@
 //! Promise: a row changes only through [`advance`], which matches exactly the state the writer believes in, or through
 //! [`raise_epoch`], which makes every older writer's belief wrong.
 
-use std::collections::BTreeMap;
 use std::path::Path;
-use std::str::FromStr;
 
-use garam_proto::{Incarnation, LogOffset, PipelineId};
-use garam_stage::{Counters, Cursor, CursorKey, Failure, PlanId, SlotRange};
+use garam_stage::{Cursor, CursorKey, Failure};
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Row as _, Sqlite, SqliteConnection};
 
 use super::client::Client;
 use super::error::{SqliteError, TableError};
+use crate::row::{StoredRow, bind_state, signed};
 
 const CREATE: &str = "\
 CREATE TABLE IF NOT EXISTS _garam_cursors (
@@ -105,7 +103,7 @@ pub(crate) async fn read(
         .fetch_optional(connection)
         .await
         .map_err(|source| client.error("read the cursor", source))?;
-    row.map(|row| decode(client, &row)).transpose()
+    row.map(|row| Stored { client, row: &row }.cursor()).transpose()
 }
 
 /// Stores the first cursor of a key.
@@ -180,7 +178,7 @@ pub async fn read_cursors(path: &Path) -> Result<Vec<Cursor>, Failure> {
         return Ok(Vec::new());
     }
     let rows = sqlx::query(SELECT).fetch_all(&mut connection).await.map_err(failed)?;
-    Ok(rows.iter().map(|row| decode(&client, row)).collect::<Result<_, _>>()?)
+    Ok(rows.iter().map(|row| Stored { client: &client, row }.cursor()).collect::<Result<_, _>>()?)
 }
 
 fn bind_key(query: Bound, key: &CursorKey) -> Bound {
@@ -191,71 +189,14 @@ fn bind_key(query: Bound, key: &CursorKey) -> Bound {
         .bind(i64::from(key.slots.last))
 }
 
-fn bind_state(query: Bound, cursor: &Cursor) -> Result<Bound, SqliteError> {
-    let counters = &cursor.counters;
-    let dropped = serde_json::Value::from_iter(
-        counters.dropped.iter().map(|(reason, count)| (reason.clone(), *count)),
-    );
-    Ok(query
-        .bind(cursor.incarnation.to_string())
-        .bind(signed("the cursor's offset", cursor.next.0)?)
-        .bind(cursor.fingerprint.cast_signed())
-        .bind(signed("the cursor's epoch", cursor.epoch)?)
-        .bind(cursor.plan.0.cast_signed())
-        .bind(i64::from(cursor.slot_map_epoch))
-        .bind(signed("the quarantine's offset", cursor.quarantine_next.0)?)
-        .bind(signed("the count of records", counters.records_in)?)
-        .bind(signed("the count of delivered records", counters.delivered)?)
-        .bind(signed("the count of quarantined records", counters.quarantined)?)
-        .bind(dropped.to_string())
-        .bind(signed("the size of gaps", counters.gap_units)?)
-        .bind(signed("the count of gaps", counters.gaps)?))
-}
-
-fn signed(what: &'static str, value: u64) -> Result<i64, SqliteError> {
-    i64::try_from(value).map_err(|_| SqliteError::TooLarge { what, value })
-}
-
-fn decode(client: &Client, row: &SqliteRow) -> Result<Cursor, SqliteError> {
-    let stored = Stored { client, row };
-    Ok(Cursor {
-        key: CursorKey {
-            pipeline: stored.parsed::<PipelineId>("pipeline")?,
-            partition: stored.number("partition")?,
-            slots: SlotRange {
-                first: stored.number("slot_first")?,
-                last: stored.number("slot_last")?,
-            },
-        },
-        incarnation: stored.parsed::<Incarnation>("incarnation")?,
-        next: LogOffset(stored.number("next")?),
-        fingerprint: stored.integer("fingerprint")?.cast_unsigned(),
-        epoch: stored.number("epoch")?,
-        plan: PlanId(stored.integer("plan")?.cast_unsigned()),
-        slot_map_epoch: stored.number("slot_map_epoch")?,
-        quarantine_next: LogOffset(stored.number("quarantine_next")?),
-        counters: Counters {
-            records_in: stored.number("records_in")?,
-            delivered: stored.number("delivered")?,
-            quarantined: stored.number("quarantined")?,
-            dropped: stored.dropped()?,
-            gap_units: stored.number("gap_units")?,
-            gaps: stored.number("gaps")?,
-        },
-    })
-}
-
 /// One stored row. Somebody may have edited it by hand, so nothing is assumed.
 struct Stored<'a> {
     client: &'a Client,
     row: &'a SqliteRow,
 }
 
-impl Stored<'_> {
-    fn wrong(&self, column: &'static str, found: impl ToString) -> SqliteError {
-        let path = self.client.path().clone();
-        SqliteError::StoredCursor { path, column, found: found.to_string() }
-    }
+impl StoredRow for Stored<'_> {
+    type Error = SqliteError;
 
     fn integer(&self, column: &'static str) -> Result<i64, SqliteError> {
         self.row.try_get(column).map_err(|source| self.client.error("read the cursor", source))
@@ -265,18 +206,7 @@ impl Stored<'_> {
         self.row.try_get(column).map_err(|source| self.client.error("read the cursor", source))
     }
 
-    fn number<T: TryFrom<i64>>(&self, column: &'static str) -> Result<T, SqliteError> {
-        let value = self.integer(column)?;
-        T::try_from(value).map_err(|_| self.wrong(column, value))
-    }
-
-    fn parsed<T: FromStr>(&self, column: &'static str) -> Result<T, SqliteError> {
-        let text = self.text(column)?;
-        text.parse().map_err(|_| self.wrong(column, &text))
-    }
-
-    fn dropped(&self) -> Result<BTreeMap<String, u64>, SqliteError> {
-        let text = self.text("dropped")?;
-        serde_json::from_str(&text).map_err(|_| self.wrong("dropped", &text))
+    fn wrong(&self, column: &'static str, found: String) -> SqliteError {
+        SqliteError::StoredCursor { path: self.client.path().clone(), column, found }
     }
 }

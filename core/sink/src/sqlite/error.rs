@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use garam_stage::{Failure, FailureKind};
 
+use crate::row::TooLarge;
+
 /// Why the destination could not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum SqliteError {
@@ -38,8 +40,8 @@ pub enum SqliteError {
     CursorExists { pipeline: String, partition: u32 },
     #[error("cursor column {column} of {} holds {found}", .path.display())]
     StoredCursor { path: PathBuf, column: &'static str, found: String },
-    #[error("{what} is {value}, above what an SQLite integer holds")]
-    TooLarge { what: &'static str, value: u64 },
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
     /// A caller's broken invariant.
     #[error("batch breaks the contract of destinations: {why}")]
     Batch { why: &'static str },
@@ -125,7 +127,7 @@ impl SqliteError {
             Self::CommitUnknown { .. } => FailureKind::Unknown,
             Self::Fenced { .. } | Self::CursorExists { .. } => FailureKind::Fenced,
             Self::StoredCursor { .. } => FailureKind::Corrupt,
-            Self::TooLarge { .. } | Self::Batch { .. } => FailureKind::Internal,
+            Self::TooLarge(_) | Self::Batch { .. } => FailureKind::Internal,
             Self::ManyStatements => FailureKind::Config,
             Self::QueryTimeout { .. } => FailureKind::Unreachable,
         }

@@ -22,6 +22,7 @@ use super::encode::Encoder;
 use super::error::{SqliteError, TableError, is_row_error};
 use super::inspect;
 use super::table::Table;
+use crate::contract::{broken_rule, own_words};
 
 /// Reason under which records are counted that a rewound cursor offered again.
 const REPEATED: &str = "repeated";
@@ -85,7 +86,9 @@ impl SqliteWriter {
         transaction: &mut Transaction,
         batch: &StagedBatch,
     ) -> Result<Applied, SqliteError> {
-        check(batch)?;
+        if let Some(why) = broken_rule(batch) {
+            return Err(SqliteError::Batch { why });
+        }
         let connection = &mut transaction.connection;
         cursors::advance(&self.client, connection, &batch.from, &batch.to).await?;
         let encoder = Encoder::new(&self.table, &batch.rows)?;
@@ -213,7 +216,7 @@ impl SqliteWriter {
         let query = sqlx::query_with(AssertSqlSafe(sql.clone()), arguments);
         match query.execute(&mut transaction.connection).await {
             Ok(done) => Ok(Inserted::Rows(done.rows_affected())),
-            Err(error) if is_row_error(&error) => Ok(Inserted::Refused(detail(&error))),
+            Err(error) if is_row_error(&error) => Ok(Inserted::Refused(own_words(&error))),
             Err(error) => Err(failed(error)),
         }
     }
@@ -261,28 +264,6 @@ impl SqliteWriter {
         let connection = &mut transaction.connection;
         cursors::advance(&self.client, connection, &batch.to, &cursor).await?;
         Ok(cursor)
-    }
-}
-
-/// What the engine owes its destinations.
-fn check(batch: &StagedBatch) -> Result<(), SqliteError> {
-    let why = if batch.from.key != batch.to.key {
-        "it begins and ends at cursors of different keys"
-    } else if batch.from.epoch != batch.to.epoch {
-        "it changes the epoch, which only a take-over may"
-    } else if batch.sources.len() != batch.rows.num_rows() {
-        "rows and sources differ in number"
-    } else {
-        return Ok(());
-    };
-    Err(SqliteError::Batch { why })
-}
-
-/// SQLite's own words: they name table and column, never a value.
-fn detail(error: &sqlx::Error) -> String {
-    match error.as_database_error() {
-        Some(error) => error.message().chars().take(300).collect(),
-        None => error.to_string(),
     }
 }
 

@@ -52,7 +52,7 @@ async fn what_a_bigint_cannot_hold_is_refused() {
     let failure = destination.begin(&cursor).await.unwrap_err();
     assert_eq!(
         failure.to_string(),
-        "the cursor's offset is 9223372036854775808, above what a bigint holds"
+        "the cursor's offset is 9223372036854775808, above what a signed integer of 64 bits holds"
     );
     assert_eq!(base.cursors().await, []);
 }
