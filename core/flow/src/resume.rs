@@ -253,8 +253,7 @@ async fn put_aside_below(context: &Context, to: LogOffset) -> Result<u64, Failur
     Ok(passed)
 }
 
-/// Counts entries that will not be delivered: the bytes or events of those the log still holds; at least one unit for each
-/// that is gone.
+/// Counts entries that will not be delivered, in bytes or events; one unit for each that is gone uncounted.
 async fn count_gap(
     context: &Context,
     counters: &mut Counters,
@@ -264,7 +263,9 @@ async fn count_gap(
     let doing = "count what is given up";
     let input = &context.config.input;
     let held = from.max(bounds(context)?.start);
-    counters.gap_units = counters.gap_units.saturating_add(held.0.saturating_sub(from.0));
+    let counted = context.log.given_up(input, &context.config.reader_name(), from);
+    let gone = counted.unwrap_or(held.0.saturating_sub(from.0));
+    counters.gap_units = counters.gap_units.saturating_add(gone);
     counters.gaps += 1;
     let mut reader = context.log.reader(input, held).await.map_err(FlowError::log(doing))?;
     while reader.position() < to {

@@ -274,6 +274,10 @@ pub trait Log: Send + Sync + 'static {
     /// without asking anybody. A reader that pins what the log still holds is waited for again.
     fn detached(&self, at: &PartitionId, reader: &str) -> Option<LogOffset>;
 
+    /// The units (bytes of files, events of databases) of the entries from `from` up to the log's start, where the stream went
+    /// on without `reader`. `None`: they were not counted.
+    fn given_up(&self, at: &PartitionId, reader: &str, from: LogOffset) -> Option<u64>;
+
     /// `reader` stands inside the log.
     fn rejoin(&self, at: &PartitionId, reader: &str);
 }

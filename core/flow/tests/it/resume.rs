@@ -8,7 +8,7 @@ use garam_proto::{Incarnation, LogOffset};
 use garam_stage::{Choice, Cursor, Decision, FailureKind};
 
 use crate::crash::lines;
-use crate::world::{End, State, World, config, offset};
+use crate::world::{CutOff, End, State, World, config, offset};
 
 const NEW_LIFE: Incarnation = Incarnation([9; 16]);
 
@@ -160,7 +160,7 @@ fn cut_off(state: &mut State, stood: usize) {
     let reader = config().reader_name();
     let input = state.log.input();
     input.start = offset(2);
-    input.detached.insert(reader, offset(stood));
+    input.detached.insert(reader, CutOff { stood: offset(stood), units: Some(4711) });
 }
 
 #[tokio::test(start_paused = true)]
@@ -168,7 +168,8 @@ async fn a_flow_the_log_went_on_without_takes_the_gap_unasked_and_once() {
     let world = delivered().await;
     cut_off(&mut world.lock(), 0);
     let cursor = live_on(&world).await;
-    assert_eq!((cursor.next, cursor.counters.gaps, cursor.counters.gap_units), (offset(3), 1, 2));
+    let counters = &cursor.counters;
+    assert_eq!((cursor.next, counters.gaps, counters.gap_units), (offset(3), 1, 4711));
     assert!(world.lock().log.input().detached.is_empty());
     // What is lost now was not given up by anybody.
     world.lock().destination.cursor.as_mut().unwrap().next = offset(0);
@@ -201,7 +202,8 @@ async fn a_flow_that_is_cut_off_while_it_reads_goes_on_behind_the_gap() {
         (0..4).for_each(|_| state.log.push(lines("good good good")));
         let input = state.log.input();
         input.start = offset(6);
-        input.detached.insert(config().reader_name(), offset(3));
+        let cut = CutOff { stood: offset(3), units: None };
+        input.detached.insert(config().reader_name(), cut);
     }
     world.changed.notify_waiters();
     world.until(|state| state.done()).await;

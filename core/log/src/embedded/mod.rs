@@ -305,6 +305,12 @@ impl Log for EmbeddedLog {
         partition.change_detached(|detached| detached.stood(reader))
     }
 
+    fn given_up(&self, at: &PartitionId, reader: &str, from: LogOffset) -> Option<u64> {
+        let partition = self.directory.partition(at).ok()?;
+        let start = partition.bounds().start;
+        partition.change_detached(|detached| detached.units(reader, from, start))
+    }
+
     fn rejoin(&self, at: &PartitionId, reader: &str) {
         if let Ok(partition) = self.directory.partition(at) {
             partition.change_detached(|detached| detached.rejoins(reader));

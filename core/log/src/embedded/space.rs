@@ -115,6 +115,13 @@ impl Writer {
     /// Removes a partition's oldest segment: first from what readers see, then from the disk.
     fn remove_oldest(&mut self, number: usize) -> bool {
         let Some(partition) = self.partitions.get(number) else { return false };
+        let oldest = match partition.shared.segments().as_slice() {
+            [oldest, next, ..] => (oldest.clone(), next.base),
+            _ => return false,
+        };
+        if !self.count_given_up(&partition.shared, &oldest.0, oldest.1) {
+            return false;
+        }
         let segment = partition.shared.segments().remove(0);
         let dir = self.partition_dir(&partition.shared.id);
         let removed = self.env.fs.remove(&segment.path).and_then(|()| self.env.fs.sync_dir(&dir));

@@ -86,6 +86,48 @@ async fn a_reader_that_is_back_holds_its_stream_and_keeps_the_place_of_its_first
     assert!(room.start() > start, "a pin below the log holds nothing");
 }
 
+/// Every entry but the first, a claim, is a block of 8 000 bytes.
+fn bytes_from(room: &Room, from: u64) -> u64 {
+    (room.start() - from.max(1)) * 8000
+}
+
+#[tokio::test]
+async fn what_a_reader_misses_is_counted_to_the_byte_from_wherever_its_cursor_stands() {
+    let mut room = full().await;
+    let missed = |room: &Room, from| room.log.given_up(&partition("s", 0), "slow", LogOffset(from));
+    assert_eq!(missed(&room, 0), None, "it is not cut off");
+    detached(&mut room).await;
+    room.log.unpin(&partition("s", 0), "fast");
+    until("room again", async || room.log.stats()[0].state == State::Ok).await;
+    room.fill(300).await.unwrap();
+    assert!(room.start() > 100);
+    for from in [0, 1, 7, 50, room.start() - 1] {
+        assert_eq!(missed(&room, from), Some(bytes_from(&room, from)), "from {from}");
+    }
+    room.reopen().await;
+    assert_eq!(missed(&room, 3), Some(bytes_from(&room, 3)), "also after a restart");
+    room.log.allow_trimming();
+    room.pin("other", room.end());
+    room.log.unpin(&partition("s", 0), "other");
+    room.fill(200).await.unwrap();
+    assert_eq!(missed(&room, 3), Some(bytes_from(&room, 3)), "and what went since");
+    assert_eq!(room.log.given_up(&partition("s", 0), "other", LogOffset(3)), None);
+}
+
+#[tokio::test]
+async fn a_removal_that_failed_is_counted_once() {
+    let mut room = full().await;
+    room.disk.breaks(Fault::Remove, ".seg");
+    detached(&mut room).await;
+    room.upkeep().await;
+    assert_eq!(room.start(), 0);
+    assert_eq!(room.log.given_up(&partition("s", 0), "slow", LogOffset(0)), Some(0));
+    room.disk.heals();
+    until("trimmed", async || room.start() > 0).await;
+    let missed = room.log.given_up(&partition("s", 0), "slow", LogOffset(0));
+    assert_eq!(missed, Some(bytes_from(&room, 0)));
+}
+
 #[tokio::test]
 async fn nothing_is_removed_before_it_is_on_record_who_needed_it() {
     for fault in [

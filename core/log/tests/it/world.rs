@@ -16,6 +16,7 @@ pub(crate) enum Fault {
     /// The write stores half of its bytes, then fails.
     Write(io::ErrorKind),
     Create(io::ErrorKind),
+    Remove,
     SyncDir,
 }
 
@@ -103,7 +104,10 @@ impl Fs for Disk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.step()?;
-        RealFs.remove(path)
+        match self.fault_at(path) {
+            Some(Fault::Remove) => Err(io::Error::from_raw_os_error(5)),
+            _ => RealFs.remove(path),
+        }
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {

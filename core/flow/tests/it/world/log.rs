@@ -52,7 +52,14 @@ pub(crate) struct Partition {
     unsynced: Vec<Unsynced>,
     origins: BTreeMap<OriginId, OriginState>,
     pub(crate) pins: BTreeMap<String, LogOffset>,
-    pub(crate) detached: BTreeMap<String, LogOffset>,
+    pub(crate) detached: BTreeMap<String, CutOff>,
+}
+
+/// A reader the log went on without.
+pub(crate) struct CutOff {
+    pub(crate) stood: LogOffset,
+    /// What it misses, where that was counted.
+    pub(crate) units: Option<u64>,
 }
 
 struct Unsynced {
@@ -350,7 +357,13 @@ impl Log for FakeLog {
     }
 
     fn detached(&self, at: &PartitionId, reader: &str) -> Option<LogOffset> {
-        self.world.lock().log.partitions[at].detached.get(reader).copied()
+        self.world.lock().log.partitions[at].detached.get(reader).map(|cut| cut.stood)
+    }
+
+    fn given_up(&self, at: &PartitionId, reader: &str, from: LogOffset) -> Option<u64> {
+        let state = self.world.lock();
+        let cut = state.log.partitions[at].detached.get(reader)?;
+        cut.units.filter(|_| cut.stood == from)
     }
 
     fn rejoin(&self, at: &PartitionId, reader: &str) {

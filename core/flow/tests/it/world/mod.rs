@@ -19,7 +19,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 pub(crate) use destination::{Commit, DestinationState, Fault};
-pub(crate) use log::{Item, LogState};
+pub(crate) use log::{CutOff, Item, LogState};
 pub(crate) use memory::MemoryState;
 
 /// Everything that is shared by the lives of a flow.

@@ -4,31 +4,37 @@
 //! file beside the segments that names them:
 //!
 //! ```text
-//! <partition>/DETACHED    "GARAMDT1" | bincode of [(reader, where it stood)] | crc32c of all before, u32 LE
+//! <partition>/DETACHED    "GARAMDT2" | readers × (u32 LE length | bincode of Saved) | crc32c of all before, u32 LE
 //! ```
 //!
-//! Promise: that a reader was cut off is on stable storage before anything it needs is removed. Only a reader named there
+//! Promise: that a reader was cut off, and how much it misses, is on stable storage before it is removed. Only a reader named there
 //! may pass what is gone as a gap, in one step and counted (`garam-flow`); any other stops and asks. The name goes when the
 //! reader stands inside the log again. A reader that pins something the log holds is back: it holds, and is waited for,
-//! again. Not here: which segments go (`retention`), the pins (`shared`).
+//! again. Here: who is cut off, and the file. In `given_up` how much each of them misses. Not here: which segments go
+//! (`retention`), the pins (`shared`).
+
+mod given_up;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use bincode::{Decode, Encode};
 use garam_disk::Fs;
 use garam_proto::LogOffset;
 
 use super::config::OnFull;
 use super::retention;
+use super::shared::{PartitionShared, SegmentInfo};
 use super::writer::Writer;
+use given_up::{GivenUp, Step};
 
 /// How long a full stream waits for its slowest readers.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 const NAME: &str = "DETACHED";
-const MAGIC: &[u8; 8] = b"GARAMDT1";
+const MAGIC: &[u8; 8] = b"GARAMDT2";
 const CRC_LEN: usize = 4;
 /// Far more than the names of all pipelines.
 const MAX_LEN: usize = 16 * 1024 * 1024;
@@ -41,12 +47,22 @@ pub(crate) struct Detached {
     changed: bool,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Reader {
     /// Where it stood when it was cut off first.
     at: LogOffset,
+    /// What went since then.
+    given_up: GivenUp,
     /// It has come back, and has not passed the gap yet.
     holds: bool,
+}
+
+/// A reader as the file holds it.
+#[derive(Debug, Encode, Decode)]
+struct Saved {
+    name: String,
+    at: u64,
+    given_up: GivenUp,
 }
 
 impl Detached {
@@ -59,17 +75,22 @@ impl Detached {
                 "cannot read which readers were cut off: they will ask");
             return Self::default();
         };
-        let readers = readers
-            .into_iter()
-            .map(|(name, at)| (name, Reader { at: LogOffset(at), holds: false }));
+        let readers = readers.into_iter().map(|Saved { name, at, given_up }| {
+            (name, Reader { at: LogOffset(at), given_up, holds: false })
+        });
         Self { readers: readers.collect(), changed: false }
     }
 
     fn store(&self, fs: &dyn Fs, dir: &Path) -> io::Result<()> {
-        let readers: Vec<(&str, u64)> =
-            self.readers.iter().map(|(name, reader)| (name.as_str(), reader.at.0)).collect();
         let mut bytes = MAGIC.to_vec();
-        bytes.extend(garam_proto::encode("detached readers", &readers).map_err(io::Error::other)?);
+        for (name, reader) in &self.readers {
+            let given_up = reader.given_up.clone();
+            let saved = Saved { name: name.clone(), at: reader.at.0, given_up };
+            let item = garam_proto::encode("detached reader", &saved).map_err(io::Error::other)?;
+            let length = u32::try_from(item.len()).map_err(io::Error::other)?;
+            bytes.extend_from_slice(&length.to_le_bytes());
+            bytes.extend_from_slice(&item);
+        }
         bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
         let (path, temporary) = (dir.join(NAME), dir.join("DETACHED.tmp"));
         let file = fs.create(&temporary)?;
@@ -87,6 +108,11 @@ impl Detached {
     /// Where a reader stood when it was cut off.
     pub(crate) fn stood(&self, reader: &str) -> Option<LogOffset> {
         self.readers.get(reader).map(|reader| reader.at)
+    }
+
+    /// The units a reader misses between its cursor and the log's start. `None`: not known.
+    pub(crate) fn units(&self, reader: &str, from: LogOffset, start: LogOffset) -> Option<u64> {
+        self.readers.get(reader)?.given_up.units(from, start)
     }
 
     /// Everybody who does not hold the log, and where they stood.
@@ -109,8 +135,15 @@ impl Detached {
         let mut readers = self.readers.clone();
         for (name, at) in cut {
             // One that came back and did not get past the gap still needs all of it.
-            readers.entry(name.clone()).or_insert(Reader { at: *at, holds: false }).holds = false;
+            let new = || Reader { at: *at, given_up: GivenUp::default(), holds: false };
+            readers.entry(name.clone()).or_insert_with(new).holds = false;
         }
+        Self { readers, changed: false }
+    }
+
+    fn without(&self, segment: &[Step]) -> Self {
+        let mut readers = self.readers.clone();
+        readers.values_mut().for_each(|reader| reader.given_up.add(reader.at, segment));
         Self { readers, changed: false }
     }
 }
@@ -164,6 +197,32 @@ impl Writer {
         true
     }
 
+    /// Counts what readers that are cut off miss when their partition's oldest segment goes. `false`: that cannot be recorded now.
+    pub(crate) fn count_given_up(
+        &self,
+        shared: &PartitionShared,
+        segment: &SegmentInfo,
+        end: u64,
+    ) -> bool {
+        if shared.change_detached(|detached| detached.readers.is_empty()) {
+            return true;
+        }
+        let steps = given_up::steps(&*self.env.fs, segment, end);
+        let dir = self.partition_dir(&shared.id);
+        let recorded = shared.change_detached(|detached| {
+            let without = detached.without(&steps);
+            without.store(&*self.env.fs, &dir)?;
+            *detached = without;
+            Ok::<_, io::Error>(())
+        });
+        if let Err(error) = recorded {
+            tracing::warn!(partition = %shared.id, %error,
+                "cannot record what readers that are cut off will miss, the segment stays");
+            return false;
+        }
+        true
+    }
+
     /// Takes the readers that are back out of the files. What cannot be written now is tried again.
     pub(crate) fn forget_rejoined(&self) {
         for partition in &self.partitions {
@@ -181,10 +240,17 @@ impl Writer {
     }
 }
 
-fn decode(bytes: &[u8]) -> Option<Vec<(String, u64)>> {
+fn decode(bytes: &[u8]) -> Option<Vec<Saved>> {
     let (covered, crc) = bytes.split_last_chunk::<CRC_LEN>()?;
     if crc32c::crc32c(covered) != u32::from_le_bytes(*crc) {
         return None;
     }
-    garam_proto::decode("detached readers", covered.strip_prefix(MAGIC)?).ok()
+    let mut rest = covered.strip_prefix(MAGIC)?;
+    let mut readers = Vec::new();
+    while let Some((length, after)) = rest.split_first_chunk() {
+        let (item, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        readers.push(garam_proto::decode("detached reader", item).ok()?);
+        rest = after;
+    }
+    rest.is_empty().then_some(readers)
 }
