@@ -29,6 +29,8 @@ pub(crate) struct Stream {
     pub(crate) name: String,
     /// `ok`, or what is wrong.
     pub(crate) state: String,
+    /// First offset that is still held, summed over the partitions.
+    pub(crate) start: u64,
     /// Entries that are durable, summed over the partitions.
     pub(crate) end: u64,
 }

@@ -21,6 +21,8 @@ pub(crate) struct Page {
     pub(crate) digest: u64,
     /// It breaks the contract and belongs into the quarantine.
     pub(crate) flawed: bool,
+    /// Length of its line, newline included.
+    pub(crate) bytes: u32,
 }
 
 /// Everything one writer wrote.

@@ -60,6 +60,8 @@ pub(crate) struct Ground {
 /// A quarantined record as `garam dlq ls` lists it.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Aside {
+    /// Of its block in the log.
+    pub(crate) offset: u64,
     /// Which record of its block; none when the block was put aside whole.
     pub(crate) index: Option<u32>,
     pub(crate) record: String,

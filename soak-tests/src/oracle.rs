@@ -36,6 +36,8 @@ pub(crate) struct Judgement {
     pub(crate) delivered: u64,
     pub(crate) quarantined: u64,
     pub(crate) lost: u64,
+    /// Of the lost records that have an id, in their files.
+    pub(crate) lost_bytes: u64,
     pub(crate) duplicated: u64,
     pub(crate) reordered: u64,
     pub(crate) altered: u64,
@@ -156,8 +158,9 @@ impl<'a> Judge<'a> {
     pub(crate) fn finish(mut self) -> Judgement {
         let tracks = std::mem::take(&mut self.tracks);
         for ((writer, chapter), track) in (0..).zip(&self.book.chapters).zip(&tracks) {
-            for ((seq, _), sightings) in chapter.pages().zip(&track.records) {
+            for ((seq, page), sightings) in chapter.pages().zip(&track.records) {
                 if sightings.rows + sightings.asides == 0 {
+                    self.found.lost_bytes += u64::from(page.bytes);
                     self.blame(Wrong::Lost, format_args!("{}", Id { writer, seq }));
                 }
             }
@@ -279,6 +282,10 @@ mod tests {
     #[test]
     fn a_missing_row_is_lost() {
         let found = check(|rows, _| drop(rows.remove(1)), [1, 0, 0, 0, 0]);
+        assert_eq!(
+            found.lost_bytes,
+            u64::from(world().0.page(Id { writer: 0, seq: 2 }).unwrap().bytes)
+        );
         assert_eq!(found.examples, ["lost: record 2 of writer 0"]);
     }
 

@@ -3,7 +3,8 @@
 //! In: where cursor and log stand ([`Standing`]), a choice. Out: a [`Decision`], for whoever keeps it durably; later, at the
 //! flow's start, the cursor it leads to. Promise: a decision is carried out once, on the very cursor it was made for, in one
 //! step of the destination; a decision that no longer matches changes nothing. The books stay balanced: what is met again
-//! and lies in the quarantine is counted when it is met, what is given up is counted as a gap. A flow that the log went on
+//! and lies in the quarantine is counted when it is met, what is given up is counted as a gap, what of it was put aside
+//! already also as that. A flow that the log went on
 //! without (`on_full = "detach"`) takes the gap unasked: the configuration is the operator's answer.
 //! Not here: asking the operator and keeping the answer (the command line, `meta`).
 
@@ -11,7 +12,8 @@ use arrow_array::RecordBatch;
 use garam_log::{Bounds, EntryBody};
 use garam_proto::{Incarnation, LogOffset, PartitionId};
 use garam_stage::{
-    Choice, Counters, Cursor, Decision, Destination, Durability, Failure, Outcome, StagedBatch,
+    Choice, Counters, Cursor, Decision, Destination, Durability, Failure, Outcome,
+    QuarantinedRecord, StagedBatch,
 };
 
 use crate::engine::Context;
@@ -220,19 +222,31 @@ async fn counters(
     let mut counters = stored.map(|cursor| cursor.counters.clone()).unwrap_or_default();
     match (decision.choice, decision.gap_from) {
         (Choice::Rewind, _) => {
-            let passed = put_aside_below(context, decision.to).await?;
+            let passed =
+                put_aside(context, |lives, record| !lives.binds(record, decision.to)).await?;
             let again = counters.quarantined.saturating_sub(passed);
             counters.quarantined -= again;
             counters.records_in -= again;
         }
-        (_, Some(from)) => count_gap(context, &mut counters, from, decision.to).await?,
+        (_, Some(from)) => {
+            count_gap(context, &mut counters, from, decision.to).await?;
+            let inside = |lives: &Lives, record: &QuarantinedRecord| {
+                lives.binds(record, from) && !lives.binds(record, decision.to)
+            };
+            let aside = put_aside(context, inside).await?;
+            counters.quarantined += aside;
+            counters.records_in += aside;
+        }
         (_, None) => {}
     }
     Ok(counters)
 }
 
-/// How many records of this input lie in the quarantine and will not be met again from `to` on.
-async fn put_aside_below(context: &Context, to: LogOffset) -> Result<u64, Failure> {
+/// How many records of this input lie in the quarantine and are such as are asked for.
+async fn put_aside(
+    context: &Context,
+    is_asked_for: impl Fn(&Lives, &QuarantinedRecord) -> bool,
+) -> Result<u64, Failure> {
     let config = &context.config;
     let at = PartitionId { stream: quarantine_stream(config.pipeline), index: 0 };
     let origin = quarantine_origin(config.pipeline, config.input.index);
@@ -240,17 +254,17 @@ async fn put_aside_below(context: &Context, to: LogOffset) -> Result<u64, Failur
     let doing = "read the quarantine";
     let start = context.log.bounds(&at).map_err(FlowError::log(doing))?.start;
     let mut reader = context.log.reader(&at, start).await.map_err(FlowError::log(doing))?;
-    let mut passed = 0;
+    let mut found = 0;
     while let Some(entry) = reader.try_next().await.map_err(FlowError::log(doing))? {
         if entry.origin.origin != origin {
             continue;
         }
         let names = names(context, &at, &entry)?;
-        let gone = names.iter().filter(|record| !lives.binds(record, to));
-        passed += gone.map(|record| u64::from(record.records)).sum::<u64>();
+        let asked_for = names.iter().filter(|record| is_asked_for(&lives, record));
+        found += asked_for.map(|record| u64::from(record.records)).sum::<u64>();
         context.hooks.progress.beat();
     }
-    Ok(passed)
+    Ok(found)
 }
 
 /// Counts entries that will not be delivered, in bytes or events; one unit for each that is gone uncounted.

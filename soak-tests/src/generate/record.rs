@@ -82,12 +82,13 @@ impl Members<'_> {
             }
             _ => {}
         }
-        let page = match flaw {
-            None => Page { digest, flawed: false },
-            Some(_) => Page { digest: text_digest(&String::from_utf8_lossy(&bytes)), flawed: true },
+        let digest = match flaw {
+            None => digest,
+            Some(_) => text_digest(&String::from_utf8_lossy(&bytes)),
         };
         bytes.push(b'\n');
-        (bytes, page)
+        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        (bytes, Page { digest, flawed: flaw.is_some(), bytes: length })
     }
 }
 
@@ -136,7 +137,8 @@ mod tests {
             let text = String::from_utf8_lossy(&line);
             let text = text.trim_end_matches('\n');
             assert_eq!(id_of(text), Some(MEMBERS.id), "{flaw:?}");
-            assert_eq!(page, Page { digest: text_digest(text), flawed: true });
+            let bytes = u32::try_from(line.len()).unwrap();
+            assert_eq!(page, Page { digest: text_digest(text), flawed: true, bytes });
         }
     }
 }

@@ -56,7 +56,7 @@ pub(crate) enum Scenario {
     /// Let the disks of the core and the agent run full, of bytes and of inodes, and make room again
     DiskFull(outage::Args),
     /// Lock a destination until its stream's quota is used up, beside one that must not notice
-    DestinationDown(outage::Args),
+    DestinationDown(outage::destination_down::Args),
     #[command(flatten)]
     Files(files::Files),
 }

@@ -143,6 +143,7 @@ async fn what_the_log_no_longer_holds_is_a_gap_that_somebody_accepts() {
         let state = &mut *world.lock();
         let cursor = state.destination.cursor.as_mut().unwrap();
         cursor.next = offset(0);
+        cursor.counters = Default::default();
         state.log.input().start = offset(2);
         let gone = Unfit::Gone { from: offset(0), to: offset(2) };
         assert_eq!(standing(state).decide(Choice::Rewind), Err(gone));
@@ -150,6 +151,8 @@ async fn what_the_log_no_longer_holds_is_a_gap_that_somebody_accepts() {
     }
     let cursor = resume(&world, Choice::AcceptGap).await;
     assert_eq!((cursor.next, cursor.counters.gaps, cursor.counters.gap_units), (offset(3), 1, 2));
+    let aside = world.lock().log.quarantined().len() as u64;
+    assert_eq!(cursor.counters.quarantined, aside, "the one inside the gap too");
 }
 
 /// The cursor stands at 0, the log begins at 2, and went on without a reader that stood at `stood`.
@@ -157,6 +160,7 @@ fn cut_off(state: &mut State, stood: usize) {
     let cursor = state.destination.cursor.as_mut().unwrap();
     cursor.next = offset(0);
     cursor.fingerprint = 0;
+    cursor.counters = Default::default();
     let reader = config().reader_name();
     let input = state.log.input();
     input.start = offset(2);
@@ -170,6 +174,8 @@ async fn a_flow_the_log_went_on_without_takes_the_gap_unasked_and_once() {
     let cursor = live_on(&world).await;
     let counters = &cursor.counters;
     assert_eq!((cursor.next, counters.gaps, counters.gap_units), (offset(3), 1, 4711));
+    assert_eq!((counters.quarantined, counters.delivered), (2, 0), "one of them inside the gap");
+    assert!(counters.balanced());
     assert!(world.lock().log.input().detached.is_empty());
     // What is lost now was not given up by anybody.
     world.lock().destination.cursor.as_mut().unwrap().next = offset(0);

@@ -35,7 +35,7 @@ pub(crate) struct Args {
 }
 
 /// Until an outage must have been felt.
-const FELT: Duration = Duration::from_secs(90);
+const FELT: Duration = Duration::from_secs(180);
 /// Until everything must have healed. A destination is tried again after pauses that grow.
 const HEALED: Duration = Duration::from_secs(120);
 const GLANCE: Duration = Duration::from_millis(50);

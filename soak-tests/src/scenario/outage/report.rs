@@ -22,9 +22,21 @@ pub(crate) struct Report {
     /// The longest time for which nothing arrived where nothing was wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) longest_pause_s: Option<f64>,
+    /// What a stream gave up to be able to go on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missed: Option<Missed>,
     pub(super) outages: Vec<Outage>,
     ok: bool,
     pub(super) why: Vec<String>,
+}
+
+/// Records that are not there, and what the product says of them.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Missed {
+    records: u64,
+    bytes: u64,
+    /// Bytes, as the pipeline's counter has them, but for those of records in the quarantine.
+    gap: u64,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -47,6 +59,21 @@ impl Report {
         self.quarantined += found.quarantined;
         self.errors.add(found);
         self.why.extend(found.examples.iter().map(|example| format!("{pipe}: {example}")));
+    }
+
+    /// What the oracle found in a destination whose stream went on without it: everything that is missing must lie in the gap.
+    pub(super) fn add_behind_gap(&mut self, pipe: &str, written: u64, found: &Judgement, gap: u64) {
+        self.missed = Some(Missed { records: found.lost, bytes: found.lost_bytes, gap });
+        if found.lost == 0 || found.lost_bytes != gap {
+            self.why.push(format!(
+                "{pipe}: {} records of {} bytes are missing, the gap counts {gap}",
+                found.lost, found.lost_bytes
+            ));
+        }
+        let mut others = found.clone();
+        others.lost = 0;
+        others.examples.retain(|example| !example.starts_with("lost:"));
+        self.add(pipe, written, &others);
     }
 
     /// Nothing more is found: so many outages there should have been.
@@ -82,6 +109,9 @@ impl fmt::Display for Report {
         if let Some(pause) = self.longest_pause_s {
             writeln!(f, "  longest pause beside it: {pause:.1} s")?;
         }
+        if let Some(Missed { records, bytes, gap }) = self.missed {
+            writeln!(f, "  given up: {records} records of {bytes} bytes, counted as {gap}")?;
+        }
         let mut rows = vec![
             ("generated", self.generated),
             ("delivered", self.delivered),
@@ -115,5 +145,17 @@ mod tests {
         assert!(!is_ok(|report| report.why.push("stuck".into())));
         let found = Judgement { examples: vec!["lost: x".into()], lost: 1, ..Default::default() };
         assert!(!is_ok(|report| report.add("soak", 0, &found)));
+    }
+
+    #[test]
+    fn a_gap_excuses_what_is_missing_and_nothing_else() {
+        let examples = vec!["lost: x".into()];
+        let found = Judgement { examples, lost: 1, lost_bytes: 70, ..Default::default() };
+        assert!(is_ok(|report| report.add_behind_gap("soak", 5, &found, 70)));
+        assert!(!is_ok(|report| report.add_behind_gap("soak", 5, &found, 71)));
+        assert!(!is_ok(|report| report.add_behind_gap("soak", 5, &Judgement::default(), 0)));
+        let examples = vec!["duplicated: x".into()];
+        let twice = Judgement { examples, duplicated: 1, ..found };
+        assert!(!is_ok(|report| report.add_behind_gap("soak", 5, &twice, 70)));
     }
 }
