@@ -175,6 +175,14 @@ pub(crate) fn copy(path: &Path, copy: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Puts a copy in a destination's place. Nobody has it open.
+pub(crate) fn replace(path: &Path, with: &Path) -> anyhow::Result<()> {
+    for suffix in ["-wal", "-shm"] {
+        let _absent = fs::remove_file(format!("{}{suffix}", path.display()));
+    }
+    copy(with, path)
+}
+
 /// Another writer that has begun and does not end: nobody else can write meanwhile.
 pub(crate) struct Lock(SqliteConnection);
 

@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use tokio::time::{Instant, sleep};
 
 use crate::admin;
+use crate::agent;
 use crate::ground::Ground;
 use crate::processes::{Process, Tracing, last_lines};
 
@@ -129,6 +130,34 @@ impl Rig {
             }
         }
         Ok(newest)
+    }
+
+    /// Waits until the agent has been acknowledged every byte of every file in these folders; none of them is rotated.
+    pub(crate) async fn all_shipped(
+        &mut self,
+        folders: &[PathBuf],
+        patience: Duration,
+    ) -> anyhow::Result<bool> {
+        let mut lengths = Vec::new();
+        for folder in folders {
+            for file in std::fs::read_dir(folder)? {
+                let file = file?;
+                lengths.push((file.path().canonicalize()?, u128::from(file.metadata()?.len())));
+            }
+        }
+        let deadline = Instant::now() + patience;
+        while Instant::now() < deadline {
+            self.check()?;
+            let files = agent::acknowledged(&self.ground.state).await?;
+            let is_shipped = |(path, length): &(PathBuf, u128)| {
+                files.values().any(|file| file.path == *path && file.mark == *length)
+            };
+            if lengths.iter().all(is_shipped) {
+                return Ok(true);
+            }
+            sleep(GLANCE).await;
+        }
+        Ok(false)
     }
 
     /// Asks both to stop, the agent first. Gives what was wrong with their ends.

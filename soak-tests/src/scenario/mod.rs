@@ -51,6 +51,8 @@ pub(crate) enum Scenario {
     RestoreCoreOlder(restore::Args),
     /// Put an older copy in the destination's place
     RestoreDestinationOlder(restore::Args),
+    /// Put a copy in the destination's place that is older than what the log still holds
+    RestoreDestinationTooOld(restore::Args),
     /// Take the disks of the core and the agent away while a pipeline reads, on ext4 and XFS
     PowerLoss(power_loss::Args),
     /// Let the disks of the core and the agent run full, of bytes and of inodes, and make room again
@@ -71,10 +73,13 @@ impl Scenario {
         match self {
             Self::CrashPoints(args) => Outcome::of(&crash_points::run(&args, programs).await?),
             Self::RestoreCoreOlder(args) => {
-                Outcome::of(&restore::run(Lost::RestoreCoreOlder, &args, programs).await?)
+                Outcome::of(&restore::run(Lost::CoreOlder, &args, programs).await?)
             }
             Self::RestoreDestinationOlder(args) => {
-                Outcome::of(&restore::run(Lost::RestoreDestinationOlder, &args, programs).await?)
+                Outcome::of(&restore::run(Lost::DestinationOlder, &args, programs).await?)
+            }
+            Self::RestoreDestinationTooOld(args) => {
+                Outcome::of(&restore::run(Lost::DestinationTooOld, &args, programs).await?)
             }
             Self::DiskFull(args) => Outcome::of(&outage::disk_full::run(&args, programs).await?),
             Self::DestinationDown(args) => {

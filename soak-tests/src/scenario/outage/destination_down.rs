@@ -6,7 +6,7 @@
 //! what the stream gave up: that must be the gap that is counted, to the byte.
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -15,7 +15,6 @@ use tokio::time::{Instant, sleep};
 use super::report::{Outage, Report};
 use super::{FELT, GLANCE, HEALED, until};
 use crate::admin::{self, Status};
-use crate::agent;
 use crate::cli::say;
 use crate::database;
 use crate::generate::Generator;
@@ -109,7 +108,7 @@ async fn play(args: &Args, rig: &mut Rig, report: &mut Report) -> anyhow::Result
         writer.check()?;
         written.push(writer.finish().await?);
     }
-    if !all_shipped(rig, &folders).await? || !until(rig, HEALED, Status::is_drained).await? {
+    if !rig.all_shipped(&folders, HEALED).await? || !until(rig, HEALED, Status::is_drained).await? {
         report.why.push("not everything arrived".into());
     }
     report.why.extend(rig.stop().await);
@@ -153,30 +152,6 @@ impl OnFull {
             Self::Detach => status.why.iter().any(|why| why.contains("was left behind")),
         }
     }
-}
-
-/// Waits until the agent has been acknowledged every byte of every file.
-async fn all_shipped(rig: &mut Rig, folders: &[PathBuf]) -> anyhow::Result<bool> {
-    let mut lengths = Vec::new();
-    for folder in folders {
-        for file in std::fs::read_dir(folder)? {
-            let file = file?;
-            lengths.push((file.path().canonicalize()?, u128::from(file.metadata()?.len())));
-        }
-    }
-    let deadline = Instant::now() + HEALED;
-    while Instant::now() < deadline {
-        rig.check()?;
-        let files = agent::acknowledged(&rig.ground.state).await?;
-        let is_shipped = |(path, length): &(PathBuf, u128)| {
-            files.values().any(|file| file.path == *path && file.mark == *length)
-        };
-        if lengths.iter().all(is_shipped) {
-            return Ok(true);
-        }
-        sleep(GLANCE).await;
-    }
-    Ok(false)
 }
 
 /// Locks the destination until its stream is full, or goes on without it, and a while longer; watches the one beside.

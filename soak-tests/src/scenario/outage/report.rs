@@ -71,8 +71,7 @@ impl Report {
             ));
         }
         let mut others = found.clone();
-        others.lost = 0;
-        others.examples.retain(|example| !example.starts_with("lost:"));
+        others.forgive_lost();
         self.add(pipe, written, &others);
     }
 

@@ -3,8 +3,10 @@
 //! In: a busy run. Out: every record by its id. The copy is taken after a third of the time, the loss happens after two
 //! thirds, while records go on being written; files of that time are origins younger than the copy. Promise: a restored core
 //! must stop its pipeline with choices where the destination is ahead, and be exact after the rewind that the message names;
-//! a restored destination must be exact without anybody's hand. Not here: a log that no longer holds what an older
+//! a restored destination must be exact without anybody's hand. In `too_old`: a log that no longer holds what an older
 //! destination lacks.
+
+mod too_old;
 
 use std::fmt;
 use std::time::Duration;
@@ -40,10 +42,13 @@ pub(crate) struct Args {
 
 /// What is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
 pub(crate) enum Lost {
-    RestoreCoreOlder,
-    RestoreDestinationOlder,
+    #[serde(rename = "restore_core_older")]
+    CoreOlder,
+    #[serde(rename = "restore_destination_older")]
+    DestinationOlder,
+    #[serde(rename = "restore_destination_too_old")]
+    DestinationTooOld,
 }
 
 /// What was found.
@@ -57,6 +62,8 @@ pub(crate) struct Report {
     quarantined: u64,
     /// Offered again after the rewind, and dropped.
     dropped: u64,
+    /// Gone from the log, and lost with the destination that had them.
+    given_up: u64,
     #[serde(flatten)]
     errors: Errors,
     stopped_with_choices: bool,
@@ -70,7 +77,17 @@ const HEALING: Duration = Duration::from_secs(120);
 const SAYING: Duration = Duration::from_secs(20);
 const GLANCE: Duration = Duration::from_millis(100);
 
+impl Args {
+    /// The copy is taken after the first, the loss happens after the second.
+    fn third(&self) -> Duration {
+        Duration::from_secs(self.seconds) / 3
+    }
+}
+
 pub(crate) async fn run(lost: Lost, args: &Args, programs: Programs) -> anyhow::Result<Report> {
+    if lost == Lost::DestinationTooOld {
+        return too_old::run(args, programs).await;
+    }
     let home = Home::make(&args.home)?;
     let mut rig = Rig::new(Ground::at(home.path(), programs)?);
     let outcome = play(lost, args, &mut rig).await;
@@ -90,7 +107,7 @@ async fn play(lost: Lost, args: &Args, rig: &mut Rig) -> anyhow::Result<Report> 
     rig.core_ready().await?;
     rig.start_agent()?;
     let began = Instant::now();
-    let third = Duration::from_secs(args.seconds) / 3;
+    let third = args.third();
     let generator = Generator::start(&rig.ground.logs, args.seed, args.rate, args.seconds);
     sleep_until(began + third).await;
     generator.check()?;
@@ -123,7 +140,7 @@ async fn play(lost: Lost, args: &Args, rig: &mut Rig) -> anyhow::Result<Report> 
     );
     demand(counters.gap == 0, format!("a gap of {}", counters.gap));
     demand(
-        stopped_with_choices == (lost == Lost::RestoreCoreOlder),
+        stopped_with_choices == (lost == Lost::CoreOlder),
         format!("stopped with choices: {stopped_with_choices}"),
     );
     Ok(Report {
@@ -134,6 +151,7 @@ async fn play(lost: Lost, args: &Args, rig: &mut Rig) -> anyhow::Result<Report> 
         delivered: found.delivered,
         quarantined: found.quarantined,
         dropped: counters.dropped,
+        given_up: 0,
         errors,
         stopped_with_choices,
         ok: why.is_empty(),
@@ -144,29 +162,21 @@ async fn play(lost: Lost, args: &Args, rig: &mut Rig) -> anyhow::Result<Report> 
 /// Takes the copy.
 async fn take(lost: Lost, rig: &mut Rig) -> anyhow::Result<()> {
     let backup = rig.ground.dir.join("backup");
-    match lost {
-        Lost::RestoreCoreOlder => {
-            rig.ground.garam(&["backup", &backup.display().to_string()]).await?;
-        }
-        Lost::RestoreDestinationOlder => {
-            rig.stop_core().await?;
-            database::copy(&rig.ground.database, &backup)?;
-            rig.restart_core()?;
-        }
+    if lost == Lost::CoreOlder {
+        rig.ground.garam(&["backup", &backup.display().to_string()]).await?;
+        return Ok(());
     }
-    Ok(())
+    rig.stop_core().await?;
+    database::copy(&rig.ground.database, &backup)?;
+    rig.restart_core()
 }
 
 /// Loses what the copy is of, and restores it. Gives whether the pipeline stopped with choices.
 async fn lose(lost: Lost, rig: &mut Rig) -> anyhow::Result<bool> {
     let backup = rig.ground.dir.join("backup");
-    if lost == Lost::RestoreDestinationOlder {
+    if lost == Lost::DestinationOlder {
         rig.stop_core().await?;
-        for suffix in ["-wal", "-shm"] {
-            let _absent =
-                std::fs::remove_file(format!("{}{suffix}", rig.ground.database.display()));
-        }
-        database::copy(&backup, &rig.ground.database)?;
+        database::replace(&rig.ground.database, &backup)?;
         rig.restart_core()?;
         rig.core_ready().await?;
         return Ok(false);
@@ -177,17 +187,8 @@ async fn lose(lost: Lost, rig: &mut Rig) -> anyhow::Result<bool> {
     rig.ground.garam(&["verify", &backup]).await?;
     rig.ground.garam(&["restore", &backup, "--yes"]).await?;
     rig.restart_core()?;
-    let deadline = Instant::now() + SAYING;
-    loop {
-        rig.check()?;
-        let why = admin::status(rig.ground.admin).await.map(|status| status.why.join("; "));
-        if why.is_ok_and(|why| why.contains("accept a counted gap")) {
-            break;
-        }
-        if Instant::now() > deadline {
-            return Ok(false);
-        }
-        sleep(GLANCE).await;
+    if !too_old::says_its_choices(rig).await? {
+        return Ok(false);
     }
     let pipe = rig.ground.pipe().name;
     rig.ground.garam(&["resume", &pipe, "--rewind", "--yes"]).await?;
@@ -226,6 +227,7 @@ impl fmt::Display for Report {
             ("delivered", self.delivered),
             ("quarantined", self.quarantined),
             ("dropped", self.dropped),
+            ("given up", self.given_up),
         ];
         rows.extend(self.errors.rows());
         findings::table(f, &rows, &self.why)
