@@ -4,7 +4,10 @@
 //! out of bounds, a glob that does not compile or a name used twice is an error that names the file, the key and what to
 //! do. Not here: reading certificates ([`crate::tls`]), walking globs ([`crate::source`]).
 
+mod journal;
 mod lines;
+mod spool;
+mod syslog;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -17,7 +20,10 @@ use serde::Deserialize;
 
 use crate::lines::{Container, Encoding};
 use crate::source::file::FileSet;
+use crate::source::intake::IntakePlan;
+pub use journal::JournalTable;
 pub use lines::{MaskTable, MultilineTable};
+pub use syslog::SyslogTable;
 
 /// Where the configuration lies unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/garam-agent/agent.toml";
@@ -39,9 +45,15 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     #[serde(default)]
     pub ship: Ship,
-    /// What to tail. At least one table.
+    /// What to tail. At least one table of this kind or another.
     #[serde(default)]
     pub file: Vec<FileTable>,
+    /// What to listen on.
+    #[serde(default)]
+    pub syslog: Vec<SyslogTable>,
+    /// What to take from the systemd journal.
+    #[serde(default)]
+    pub journal: Vec<JournalTable>,
 }
 
 /// `[ship]`: how blocks travel.
@@ -164,6 +176,7 @@ pub struct Plan {
     pub metrics: Option<SocketAddr>,
     pub ship: ShipPlan,
     pub files: Vec<FileSet>,
+    pub intake: Vec<IntakePlan>,
 }
 
 /// A core and the name its certificate must carry.
@@ -227,8 +240,8 @@ impl Config {
             .map(|address| core_address(&at, address, self.server_name.as_deref()))
             .collect::<Result<_, _>>()?;
         let ship = self.ship.check(&at)?;
-        if self.file.is_empty() {
-            return Err(at.bad("file", "nothing to tail", "add a [[file]] table"));
+        if self.file.is_empty() && self.syslog.is_empty() && self.journal.is_empty() {
+            return Err(at.bad("file", "nothing to read", "add a [[file]] table"));
         }
         let mut files: Vec<FileSet> = Vec::with_capacity(self.file.len());
         for table in self.file {
@@ -239,9 +252,22 @@ impl Config {
             }
             files.push(set);
         }
+        let syslog = self.syslog.into_iter().map(|table| table.check(&at).map(IntakePlan::Syslog));
+        let journal = self.journal.into_iter();
+        let journal = journal.map(|table| table.check(&at).map(IntakePlan::Journal));
+        let intake: Vec<IntakePlan> = syslog.chain(journal).collect::<Result<_, _>>()?;
+        let mut names: Vec<&SourceName> = files.iter().map(|set| &set.name).collect();
+        for plan in &intake {
+            let name = &plan.spool().name;
+            if names.contains(&name) {
+                let key = format!("{}.{name}.name", plan.kind());
+                return Err(at.bad(&key, "is used twice", "give each table its own name"));
+            }
+            names.push(name);
+        }
         let identity_dir = self.identity_dir.unwrap_or_else(|| self.state_dir.join("identity"));
         let metrics = self.metrics;
-        Ok(Plan { state_dir: self.state_dir, identity_dir, cores, metrics, ship, files })
+        Ok(Plan { state_dir: self.state_dir, identity_dir, cores, metrics, ship, files, intake })
     }
 }
 

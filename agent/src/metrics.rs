@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 use crate::engine::Event;
+use crate::source::spool::SpoolStatus;
 use crate::status::{self, FileStatus, Status};
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -32,6 +33,7 @@ pub fn text(status: &Status) -> String {
     out.one("acked_bytes_total", "counter", totals.bytes_acked);
     out.by("gap_bytes_total", "counter", "reason", &totals.gap_by);
     out.by("skipped_bytes_total", "counter", "reason", &totals.skipped_by);
+    spools(&mut out, &status.spools);
     let mut states: BTreeMap<String, u64> = BTreeMap::new();
     for file in &status.files {
         *states.entry(file.state.clone()).or_default() += 1;
@@ -47,6 +49,39 @@ pub fn text(status: &Status) -> String {
         out.sample("ledger_bytes", &labels, bytes);
     }
     out.0
+}
+
+/// What listeners took in and what became of it, by source.
+fn spools(out: &mut Text, spools: &[SpoolStatus]) {
+    type Value = fn(&SpoolStatus) -> u64;
+    let parts: [(&str, &str, Value); 10] = [
+        ("spool_received_total", "counter", |spool| spool.received),
+        ("spool_spooled_total", "counter", |spool| spool.spooled),
+        ("spool_shipped_total", "counter", |spool| spool.shipped),
+        ("spool_cut_total", "counter", |spool| spool.cut),
+        ("spool_refused_connections_total", "counter", |spool| spool.refused_connections),
+        ("spool_journal_gaps_total", "counter", |spool| spool.journal_gaps),
+        ("spool_connections", "gauge", |spool| spool.connections),
+        ("spool_bytes", "gauge", |spool| spool.bytes),
+        ("spool_limit_bytes", "gauge", |spool| spool.limit),
+        ("spool_full", "gauge", |spool| u64::from(spool.full)),
+    ];
+    if spools.is_empty() {
+        return;
+    }
+    for (name, kind, value) in parts {
+        out.head(name, kind);
+        for spool in spools {
+            out.sample(name, &format!("source=\"{}\"", spool.source), value(spool));
+        }
+    }
+    out.head("spool_dropped_total", "counter");
+    for spool in spools {
+        for (reason, number) in &spool.dropped_by {
+            let labels = format!("source=\"{}\",reason=\"{reason}\"", spool.source);
+            out.sample("spool_dropped_total", &labels, *number);
+        }
+    }
 }
 
 /// What became of the bytes of all files, by source, stream and part.

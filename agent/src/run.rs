@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use garam_disk::{Fs, RealFs};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use crate::checkpoint::{Loaded, Store};
 use crate::compress::{Pool, Worker};
@@ -26,6 +26,7 @@ use crate::engine::{Engine, Event, Reload, Settings, Snapshot, drive};
 use crate::error::AgentError;
 use crate::ship::Shipper;
 use crate::source::file::{Files, HOLD};
+use crate::source::intake::Intake;
 use crate::{metrics, status, tls};
 
 const EVENTS: usize = 256;
@@ -81,7 +82,15 @@ async fn agent(
     let worker = Worker::new(plan.ship.codec, plan.ship.level, pool.clone(), events.clone())
         .map_err(|source| AgentError::Thread { what: "compress", source })?;
     let open = plan.ship.max_open.min(descriptors.saturating_sub(RESERVED).max(1));
-    let source = Files::new(plan.files.clone(), first_start, HOLD, open);
+    let mut intake = Intake::new(Arc::new(RealFs), &plan.state_dir);
+    let spools = intake.apply(&plan.intake).await.map_err(|source| AgentError::Io {
+        action: "open a spool in state folder",
+        path: plan.state_dir.clone(),
+        source,
+    })?;
+    let intake = Arc::new(Mutex::new(intake));
+    let sets = plan.files.iter().cloned().chain(spools).collect();
+    let source = Files::new(sets, first_start, HOLD, open);
     let settings = settings(&plan);
     let host = settings.host.clone();
     // Kept open here, so that the engine is the first thread to end when it is told to stop.
@@ -122,7 +131,12 @@ async fn agent(
         }
     }
     drop(tokio::spawn(tell_systemd(events.clone())));
-    let reloading = Reloading { path: path.into(), plan: plan.clone(), cores: new_cores };
+    let reloading = Reloading {
+        path: path.into(),
+        plan: plan.clone(),
+        cores: new_cores,
+        intake: intake.clone(),
+    };
     drop(tokio::spawn(listen(terminate, interrupt, hangup, reloading, events)));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"), state_dir = %plan.state_dir.display(), first_start,
@@ -137,6 +151,8 @@ async fn agent(
     };
     ended.map_err(|what| AgentError::ThreadEnded { what })?;
     stop.send_replace(true);
+    // The next start ships what still comes in meanwhile.
+    intake.lock().await.stop().await;
     if tokio::time::timeout(Duration::from_secs(3), shipping).await.is_err() {
         tracing::warn!("the connection did not close in time");
     }
@@ -188,11 +204,12 @@ struct Reloading {
     path: PathBuf,
     plan: Plan,
     cores: watch::Sender<Vec<CoreAddress>>,
+    intake: Arc<Mutex<Intake>>,
 }
 
 impl Reloading {
     /// The new configuration, if it can be used.
-    fn read(&mut self) -> Option<Reload> {
+    async fn read(&mut self) -> Option<Reload> {
         let plan = match Config::load(&self.path) {
             Ok(plan) => plan,
             Err(error) => {
@@ -212,10 +229,20 @@ impl Reloading {
                 "state_dir, identity_dir, metrics and ship.max_open count from the next start on, the rest now"
             );
         }
+        let spools = match self.intake.lock().await.apply(&plan.intake).await {
+            Ok(spools) => spools,
+            Err(error) => {
+                tracing::error!(
+                    %error, action = "make room or grant access in the state folder, then send SIGHUP again",
+                    "cannot open a spool: the old configuration stays in force for files"
+                );
+                return None;
+            }
+        };
         self.cores.send_replace(plan.cores.clone());
         Some(Reload {
             settings: settings(&plan),
-            files: plan.files,
+            files: plan.files.into_iter().chain(spools).collect(),
             codec: plan.ship.codec,
             level: plan.ship.level,
         })
@@ -250,7 +277,7 @@ async fn listen(
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
             _ = hangup.recv() => {
-                if let Some(reload) = reloading.read()
+                if let Some(reload) = reloading.read().await
                     && events.send(Event::Reload(Box::new(reload))).await.is_err()
                 {
                     return;

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::engine::Event;
 use crate::error::AgentError;
+use crate::source::spool::SpoolStatus;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The largest status that is read: 100 000 files fit.
@@ -36,6 +37,9 @@ pub struct Status {
     /// The last generations that ended, oldest first: their final accounts.
     #[serde(default)]
     pub finished: Vec<FileStatus>,
+    /// What syslog and journal tables keep on the disk until the core has it.
+    #[serde(default)]
+    pub spools: Vec<SpoolStatus>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +47,9 @@ pub struct Totals {
     pub records_read: u64,
     pub bytes_read: u64,
     pub records_acked: u64,
+    /// The same by source.
+    #[serde(default)]
+    pub records_acked_by: BTreeMap<String, u64>,
     pub bytes_acked: u64,
     pub gap_bytes: u64,
     pub unread_bytes: u64,
@@ -185,6 +192,44 @@ pub fn table(status: &Status, out: &mut dyn Write) -> std::io::Result<()> {
             escape(&file.source),
             escape(&file.stream),
             escape(&file.path)
+        )?;
+    }
+    spools(status, out)
+}
+
+fn spools(status: &Status, out: &mut dyn Write) -> std::io::Result<()> {
+    if status.spools.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "\n{:<10} {:>12} {:>12} {:>12} {:>10} {:>6} {:>6} {:>12} {:>12} {:<12} SPOOL",
+        "STATE",
+        "RECEIVED",
+        "SPOOLED",
+        "SHIPPED",
+        "DROPPED",
+        "CUT",
+        "CONN",
+        "BYTES",
+        "LIMIT",
+        "STREAM"
+    )?;
+    for spool in &status.spools {
+        writeln!(
+            out,
+            "{:<10} {:>12} {:>12} {:>12} {:>10} {:>6} {:>6} {:>12} {:>12} {:<12} {}",
+            if spool.full { "full" } else { "open" },
+            spool.received,
+            spool.spooled,
+            spool.shipped,
+            spool.dropped_by.values().sum::<u64>(),
+            spool.cut,
+            spool.connections,
+            spool.bytes,
+            spool.limit,
+            escape(&spool.stream),
+            escape(&spool.source)
         )?;
     }
     Ok(())

@@ -5,6 +5,9 @@ use std::path::Path;
 
 use crate::config::Plan;
 use crate::error::AgentError;
+use crate::source::intake::IntakePlan;
+use crate::source::spool::{self, SpoolPlan};
+use crate::status::escape;
 use crate::tls;
 
 /// Prints the plan; fails on what would keep the agent from running.
@@ -45,6 +48,55 @@ pub(super) fn check(path: &Path, plan: &Plan, out: &mut dyn Write) -> anyhow::Re
         }
         for (path, error) in troubles {
             writeln!(out, "  unreadable   {}: {error}", path.display())?;
+        }
+    }
+    for intake in &plan.intake {
+        self::intake(intake, plan, out)?;
+    }
+    let named: Vec<_> = plan.intake.iter().map(|intake| &intake.spool().name).collect();
+    for (folder, bytes) in spool::orphans(&plan.state_dir, &named) {
+        writeln!(
+            out,
+            "  orphan       {} holds {bytes} bytes and no table names it: they are not shipped",
+            folder.display()
+        )?;
+    }
+    Ok(())
+}
+
+fn intake(intake: &IntakePlan, plan: &Plan, out: &mut dyn Write) -> anyhow::Result<()> {
+    let SpoolPlan { name, stream, limit, .. } = intake.spool();
+    let kind = intake.kind();
+    writeln!(
+        out,
+        "{kind:<14} {name} to stream {stream}, spool to {} MiB in {}",
+        limit / (1024 * 1024),
+        spool::folder(&plan.state_dir, name).display()
+    )?;
+    match intake {
+        IntakePlan::Syslog(syslog) => {
+            for listen in &syslog.listen {
+                writeln!(
+                    out,
+                    "  listen       {listen}, messages to {} KiB",
+                    syslog.max_message / 1024
+                )?;
+            }
+        }
+        IntakePlan::Journal(journal) => {
+            let said = std::process::Command::new(&journal.journalctl).arg("--version").output();
+            let program = journal.journalctl.display();
+            match said {
+                Ok(said) => {
+                    let version = String::from_utf8_lossy(&said.stdout).into_owned();
+                    let version = version.lines().next().unwrap_or("of an unknown version");
+                    writeln!(out, "  program      {program}, {}", escape(version))?;
+                }
+                Err(error) => writeln!(
+                    out,
+                    "  missing      {program}: {error}; install systemd, or set `journalctl`"
+                )?,
+            }
         }
     }
     Ok(())

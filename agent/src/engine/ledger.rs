@@ -12,6 +12,7 @@ use garam_proto::{Descriptor, Generation};
 use super::origin::{Id, Origin, Settled, Stage};
 use super::{Engine, Event};
 use crate::checkpoint::Entry;
+use crate::source::spool::SpoolStatus;
 use crate::status::{FileStatus, Status, Totals};
 
 /// Why bytes are left out on purpose: they lie before the position where reading was to begin, or are holes.
@@ -120,7 +121,16 @@ impl Engine {
             totals: Totals { unread_bytes, ..self.totals.clone() },
             files,
             finished: self.finished.iter().cloned().collect(),
+            spools: self.spools(),
         }
+    }
+
+    fn spools(&self) -> Vec<SpoolStatus> {
+        let shipped = |source: &str| self.totals.records_acked_by.get(source).copied();
+        let spools = self.source.spools().into_iter();
+        spools
+            .map(|spool| SpoolStatus { shipped: shipped(&spool.source).unwrap_or(0), ..spool })
+            .collect()
     }
 
     /// Counts what a mark settled.
@@ -129,6 +139,12 @@ impl Engine {
         totals.records_acked += settled.records;
         totals.bytes_acked += settled.bytes;
         totals.gap_bytes += settled.gap;
+        if settled.records > 0
+            && let Some(origin) = self.origins.get(&id)
+        {
+            let source = origin.source.to_string();
+            *totals.records_acked_by.entry(source).or_default() += settled.records;
+        }
         if settled.skipped > 0 {
             *totals.skipped_by.entry(NUL.into()).or_default() += settled.skipped;
         }

@@ -98,6 +98,8 @@ pub(super) struct Origin {
     pub(super) behind_since: Option<Instant>,
     pub(super) unlinked: bool,
     pub(super) left: bool,
+    /// It will not grow any more.
+    pub(super) ended: bool,
     pub(super) troubled: bool,
     pub(super) records_acked: u64,
     pub(super) gap_bytes: u64,
@@ -148,6 +150,7 @@ impl Origin {
             behind_since: None,
             unlinked: false,
             left: false,
+            ended: false,
             troubled: false,
             records_acked: 0,
             gap_bytes: 0,

@@ -51,6 +51,7 @@ impl Engine {
                 }
                 origin.unlinked = look.unlinked;
                 origin.left = look.left;
+                origin.ended = look.ended;
                 origin.troubled = false;
                 origin.measure_lag(now);
                 if origin.is_unborn() {
@@ -150,11 +151,11 @@ impl Engine {
         let unread = origin.seen_end.saturating_sub(origin.cut.position);
         let quiet = now.duration_since(origin.last_change);
         let patience = self.settings.quiet * if origin.unlinked { 5 } else { 1 };
-        let over = origin.left && quiet >= patience;
+        let over = origin.ended || (origin.left && quiet >= patience);
         if unread == 0 {
             origin.exhausted_at = Some(now);
             if over && origin.sent.is_empty() {
-                return self.let_go(id, outbox);
+                return self.let_go(id, now, outbox);
             }
             return Next::At(now + self.interval(id, now));
         }
@@ -234,15 +235,20 @@ impl Engine {
     }
 
     /// The file is gone for good, or out of reach of the globs, and the core has all of it.
-    fn let_go(&mut self, id: Id, outbox: &mut Outbox<'_>) -> Next {
+    fn let_go(&mut self, id: Id, now: Instant, outbox: &mut Outbox<'_>) -> Next {
         let Some(origin) = self.origins.get(&id) else { return Next::Gone };
         let Some((slot, answer, _)) = origin.slot() else { return Next::Answer };
+        if origin.ended
+            && let Some(Err(error)) = origin.handle.map(|handle| self.source.finished(handle))
+        {
+            return self.trouble(id, &error, now);
+        }
         tracing::info!(
             file = origin.descriptor.label(),
             unlinked = origin.unlinked,
             "file is done"
         );
-        if origin.unlinked {
+        if origin.unlinked || origin.ended {
             let mark = origin.acked.position;
             outbox.send(Job::Message(Message::from(Retire { slot, answer, mark })));
         }

@@ -10,6 +10,10 @@
 //! Not here: when to read, what is acknowledged, how a block is compressed.
 
 pub mod file;
+pub mod intake;
+pub mod journal;
+pub mod spool;
+pub mod syslog;
 
 use std::io;
 use std::time::Duration;
@@ -90,6 +94,8 @@ pub struct Look {
     pub unlinked: bool,
     /// It left its place (renamed out of the globs, unlinked) and the time to wait for late writers is over.
     pub left: bool,
+    /// It will not grow any more, and is to be let go as soon as the core has all of it.
+    pub ended: bool,
 }
 
 /// The result of [`Source::look`].
@@ -184,6 +190,12 @@ pub trait Source: Send {
 
     /// Where the configuration sends the origin; `None` when it names it no more.
     fn place(&self, handle: Handle) -> Option<Place>;
+
+    /// The core has all of an origin that has ended: what was kept for its sake may be removed.
+    fn finished(&mut self, handle: Handle) -> io::Result<()>;
+
+    /// What is kept on the disk because it cannot be read again.
+    fn spools(&self) -> Vec<spool::SpoolStatus>;
 
     /// Lets the origin go.
     fn close(&mut self, handle: Handle);

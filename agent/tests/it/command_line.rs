@@ -57,6 +57,7 @@ fn status_prints_json_and_a_table_and_says_when_nobody_answers() {
             "finished",
             "host",
             "session",
+            "spools",
             "totals",
             "uptime_s",
             "version"

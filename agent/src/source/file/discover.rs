@@ -15,6 +15,7 @@ use globset::{Glob, GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
 
 use crate::config::StartAt;
 use crate::lines::Rules;
+use crate::source::spool::Spool;
 
 /// One `[[file]]` table, checked.
 #[derive(Debug, Clone)]
@@ -28,6 +29,8 @@ pub struct FileSet {
     pub flush_partial: Option<Duration>,
     /// What is done to lines; `None`: nothing, they travel in blocks nobody looks into.
     pub rules: Option<Arc<Rules>>,
+    /// The files are the segments of this spool.
+    pub spool: Option<Arc<Spool>>,
     include: Vec<Include>,
     exclude: GlobSet,
 }
@@ -78,6 +81,7 @@ impl FileSet {
             ignore_older: None,
             flush_partial: None,
             rules: None,
+            spool: None,
             include,
             exclude,
         })

@@ -29,6 +29,7 @@ use plain::PlainFile;
 use reader::Reader;
 
 use crate::config::StartAt;
+use crate::source::spool::{self, SpoolStatus};
 use crate::source::{CutLimits, Fit, Handle, Known, Met, Place, Read, Seen, Source, Tail};
 
 /// How long a file that left the globs is watched for late writers before it may be closed.
@@ -212,6 +213,12 @@ impl Files {
             return Ok(None);
         }
         let Some(set) = self.sets.get(set) else { return Ok(None) };
+        let mut age = file.age();
+        if let Some(spool) = &set.spool {
+            let Some(number) = spool::number_of(path) else { return Ok(None) };
+            file.belong_to(spool.clone(), number);
+            age = i128::from(number);
+        }
         let handle = Handle(self.next);
         self.next += 1;
         let start = match set.start_at {
@@ -224,7 +231,7 @@ impl Files {
             stream: set.stream.clone(),
             descriptor: Descriptor::File(file.describe()?),
             lineage_key: set.lineage_path(path).into_os_string().into_encoded_bytes(),
-            age: file.age(),
+            age,
             start,
             max_record: set.max_record,
             flush_partial: set.flush_after(),
@@ -396,6 +403,16 @@ impl Source for Files {
             max_record: set.max_record,
             flush_partial: set.flush_after(),
         })
+    }
+
+    fn finished(&mut self, handle: Handle) -> io::Result<()> {
+        let segment = self.open.get(&handle).and_then(|file| file.plain.segment());
+        segment.map_or(Ok(()), |(spool, number)| spool.remove(number))
+    }
+
+    fn spools(&self) -> Vec<SpoolStatus> {
+        let spools = self.sets.iter().filter_map(|set| Some((set.spool.as_ref()?, &set.stream)));
+        spools.map(|(spool, stream)| spool.status(stream)).collect()
     }
 
     fn close(&mut self, handle: Handle) {

@@ -9,6 +9,7 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use garam_proto::FileDescriptor;
@@ -16,6 +17,7 @@ use garam_proto::hash::{HEAD_BYTES, TAIL_BYTES, head_hash, tail_hash};
 use garam_proto::message::GapReason;
 
 use super::{Key, identity};
+use crate::source::spool::Spool;
 use crate::source::{Look, Seen, Tail};
 
 /// From this mark on a tail hash covers its full 4 KiB.
@@ -38,6 +40,8 @@ pub(super) struct PlainFile {
     /// How far it had been read at the last look.
     read_to: u128,
     unlinked: bool,
+    /// Of a segment the spool says how far it may be read.
+    segment: Option<(Arc<Spool>, u64)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +83,7 @@ impl PlainFile {
             parked_size: 0,
             read_to: 0,
             unlinked: false,
+            segment: None,
         }))
     }
 
@@ -139,14 +144,14 @@ impl PlainFile {
             Ok(found) if self.is_it(&found) => {
                 let same = self.stamp == Some(Stamp::of(&found));
                 let left = self.left_since.is_some_and(|since| since.elapsed() >= hold);
-                same.then_some(Look { end, unlinked: false, left })
+                same.then_some(Look { end, unlinked: false, left, ended: self.has_ended() })
             }
             _ if self.find().is_some() => None,
             // Gone: it ends like any unlinked file, with what was seen of it.
             _ => {
                 self.unlinked = true;
                 let since = *self.left_since.get_or_insert_with(Instant::now);
-                Some(Look { end, unlinked: true, left: since.elapsed() >= hold })
+                Some(Look { end, unlinked: true, left: since.elapsed() >= hold, ended: false })
             }
         }
     }
@@ -219,17 +224,38 @@ impl PlainFile {
     }
 
     pub(super) fn size(&self) -> io::Result<u64> {
-        Ok(self.file()?.metadata()?.len())
+        Ok(self.visible(self.file()?.metadata()?.len()))
     }
 
     /// Fills `buffer` from `offset` on as far as the file reaches; returns how far.
     pub(super) fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        identity::read_full(self.file()?, buffer, offset)
+        let rest = usize::try_from(self.visible(u64::MAX).saturating_sub(offset));
+        let want = rest.unwrap_or(usize::MAX).min(buffer.len());
+        identity::read_full(self.file()?, buffer.get_mut(..want).unwrap_or_default(), offset)
+    }
+
+    /// It is a segment of a spool.
+    pub(super) fn belong_to(&mut self, spool: Arc<Spool>, number: u64) {
+        self.segment = Some((spool, number));
+    }
+
+    pub(super) fn segment(&self) -> Option<(&Spool, u64)> {
+        self.segment.as_ref().map(|(spool, number)| (&**spool, *number))
+    }
+
+    /// Whether nothing is ever written to it any more.
+    fn has_ended(&self) -> bool {
+        self.segment().is_some_and(|(spool, number)| spool.is_closed(number))
+    }
+
+    /// As much of so many bytes as may be read.
+    fn visible(&self, bytes: u64) -> u64 {
+        self.segment().map_or(bytes, |(spool, number)| bytes.min(spool.readable(number)))
     }
 
     pub(super) fn look(&mut self, position: u128, tail: u64, hold: Duration) -> io::Result<Seen> {
         let metadata = self.file()?.metadata()?;
-        let end = u128::from(metadata.len());
+        let end = u128::from(self.visible(metadata.len()));
         let stamp = Stamp::of(&metadata);
         self.read_to = position;
         self.unlinked = metadata.nlink() == 0;
@@ -240,10 +266,12 @@ impl PlainFile {
             if self.check_tail(position, tail)? != Tail::Same {
                 return Ok(Seen::Broken(GapReason::Truncated));
             }
-            self.stamp = Some(stamp);
+            // Of a segment that is not all synced there is more to see soon.
+            self.stamp = (end == u128::from(metadata.len())).then_some(stamp);
         }
         let left = self.left_since.is_some_and(|since| since.elapsed() >= hold);
-        Ok(Seen::Live(Look { end, unlinked: self.unlinked, left }))
+        let ended = self.has_ended();
+        Ok(Seen::Live(Look { end, unlinked: self.unlinked, left, ended }))
     }
 
     /// The ≤ 4 KiB before a position, or `None` when the file ends before it.

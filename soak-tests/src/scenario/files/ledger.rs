@@ -18,12 +18,19 @@ pub(super) struct Ledger {
     pub(super) connected: bool,
     pub(super) totals: Totals,
     pub(super) files: Vec<File>,
+    pub(super) spools: Vec<Spool>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Totals {
     pub(super) bytes_read: u64,
     pub(super) unread_bytes: u64,
+}
+
+/// What waits on the agent's disk, and what was counted.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Spool {
+    pub(super) spooled: u64,
 }
 
 impl File {

@@ -12,6 +12,7 @@
 //! | [`lines`] | lines without end, long lines, holes |
 //! | [`state`] | kills, torn state, a core that is away, reloads |
 //! | [`many`] | far more files than descriptors, and what they cost when idle |
+//! | [`sockets`] | what comes over a connection and is kept in the agent's spool, files of its own |
 //! | [`report`] | the counts |
 
 mod identity;
@@ -20,6 +21,7 @@ mod lines;
 mod many;
 mod report;
 mod rotation;
+mod sockets;
 mod state;
 mod trial;
 
@@ -57,7 +59,6 @@ pub(crate) struct ManyArgs {
 /// What happens to files.
 #[derive(Debug, clap::Subcommand)]
 #[command(rename_all = "snake_case")]
-#[expect(clippy::enum_variant_names, reason = "the variants are the names on the command line")]
 pub(crate) enum Files {
     /// H1, H2, H4: another file in the inode, longer, shorter, with an equal head
     FileInodeReused(Args),
@@ -91,6 +92,8 @@ pub(crate) enum Files {
     FileTwoAgents(Args),
     /// H44: a hole at the end that becomes real bytes
     FileHole(Args),
+    /// kill -9 the agent while syslog comes over TCP, with and without a core
+    Syslog(Args),
 }
 
 impl Files {
@@ -123,6 +126,7 @@ impl Files {
             Self::FileTiny(_) => lines::tiny(trial).await,
             Self::FileLongLine(_) => lines::long_line(trial).await,
             Self::FileHole(_) => lines::hole(trial).await,
+            Self::Syslog(_) => sockets::syslog(trial).await,
             Self::FileCoreAway(_) => state::core_away(trial).await,
             Self::FileTornCheckpoint(_) => state::torn_checkpoint(trial).await,
             Self::FileReloaded(_) => state::reloaded(trial).await,
@@ -145,6 +149,7 @@ impl Files {
             | Self::FileTiny(args)
             | Self::FileLongLine(args)
             | Self::FileHole(args)
+            | Self::Syslog(args)
             | Self::FileCoreAway(args)
             | Self::FileTornCheckpoint(args)
             | Self::FileReloaded(args)
@@ -171,6 +176,7 @@ impl Files {
             Self::FileOld(_) => "file_old",
             Self::FileTwoAgents(_) => "file_two_agents",
             Self::FileMany(_) => "file_many",
+            Self::Syslog(_) => "syslog",
         }
     }
 }

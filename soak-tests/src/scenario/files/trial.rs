@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use super::ledger::Ledger;
 use super::report::{Idle, Report};
 use crate::admin;
-use crate::book::{Book, Chapter, Id};
+use crate::book::{Book, Chapter, Id, Page};
 use crate::database;
 use crate::generate::record::Members;
 use crate::ground::Ground;
@@ -84,25 +84,38 @@ impl Trial {
 
     /// New records of a writer, as lines.
     pub(super) fn lines(&mut self, writer: u32, count: u64) -> Vec<u8> {
-        let mut bytes = Vec::new();
+        let draft = self.draft(writer, count);
+        let bytes = draft.iter().flat_map(|(line, _)| line).copied().collect();
+        self.admit(writer, draft.into_iter().map(|(_, page)| page));
+        bytes
+    }
+
+    /// The next records of a writer, without taking them into the book.
+    pub(super) fn draft(&mut self, writer: u32, count: u64) -> Vec<(Vec<u8>, Page)> {
+        let place = writer as usize;
+        let written =
+            self.book.chapters.get(place).map_or(0, |chapter| chapter.pages().count()) as u64;
+        let mut draft = Vec::new();
+        for seq in written + 1..=written + count {
+            let payload = "x".repeat(self.rng.usize(0..120));
+            let members =
+                Members { id: Id { writer, seq }, weight: self.rng.i32(..), payload: &payload };
+            draft.push(members.line(None));
+        }
+        draft
+    }
+
+    /// Takes the next records of a writer into the book: from now on they must arrive.
+    pub(super) fn admit(&mut self, writer: u32, pages: impl IntoIterator<Item = Page>) {
         let place = writer as usize;
         if self.book.chapters.len() <= place {
             self.book.chapters.resize_with(place + 1, Chapter::default);
         }
-        let mut seq =
-            self.book.chapters.get(place).map_or(0, |chapter| chapter.pages().count()) as u64;
-        for _ in 0..count {
-            seq += 1;
-            let payload = "x".repeat(self.rng.usize(0..120));
-            let members =
-                Members { id: Id { writer, seq }, weight: self.rng.i32(..), payload: &payload };
-            let (line, page) = members.line(None);
-            bytes.extend_from_slice(&line);
-            if let Some(chapter) = self.book.chapters.get_mut(place) {
-                chapter.note(seq, page);
-            }
+        let Some(chapter) = self.book.chapters.get_mut(place) else { return };
+        let first = chapter.pages().count() as u64 + 1;
+        for (seq, page) in (first..).zip(pages) {
+            chapter.note(seq, page);
         }
-        bytes
     }
 
     /// Appends records of a writer to a file, which is created when it is not there.
