@@ -15,7 +15,7 @@ use bytesize::ByteSize;
 use garam_proto::{Codec, SourceName, StreamName};
 use serde::Deserialize;
 
-use crate::lines::{Container, Encoding};
+use crate::lines::{Container, Keep};
 use crate::source::file::FileSet;
 pub use lines::{MaskTable, MultilineTable};
 
@@ -125,14 +125,17 @@ pub struct FileTable {
     /// What a container runtime wrapped around each line, `cri` or `docker`; it is taken off, and parts of one line are
     /// joined. Default none.
     pub container: Option<Container>,
+    /// How time and stream of a container's line travel: `cri` (`time stream F content`, for a contract of that format) or `json` (members
+    /// `container_time`, `container_stream` beside those of the line). Default: they do not.
+    pub container_meta: Option<Keep>,
     /// Which lines form one record. Default: each its own.
     pub multiline: Option<MultilineTable>,
     /// Patterns that are replaced before anything leaves the host. Default none.
     #[serde(default)]
     pub mask: Vec<MaskTable>,
-    /// `utf-8` (bytes pass unchanged), `utf-16le`, `utf-16be` or `iso-8859-1`. Default `utf-8`.
-    #[serde(default)]
-    pub encoding: Encoding,
+    /// A name of the WHATWG's list: `utf-8` (bytes pass unchanged), `utf-16le`, `windows-1252`, `shift_jis`, `gb18030` and so on;
+    /// `iso-8859-1` is that itself. Default `utf-8`.
+    pub encoding: Option<String>,
     /// Leave out NUL bytes at the beginning of a line: holes of a crash or a truncation. Default false.
     #[serde(default)]
     pub skip_nul: bool,
@@ -308,8 +311,9 @@ impl FileTable {
                 .map_err(|e| {
                     at.bad(&key(e.field), &format!("{:?} {}", e.glob, e.why), "correct the glob")
                 })?;
-        let rules =
-            lines::rules(self.container, self.multiline, &self.mask, self.encoding, self.skip_nul);
+        let container = (self.container, self.container_meta);
+        let encoding = self.encoding.as_deref();
+        let rules = lines::rules(container, self.multiline, &self.mask, encoding, self.skip_nul);
         set.rules = rules.map_err(|w| at.bad(&key(w.key), &w.problem, w.action))?.map(Arc::new);
         if set.rules.is_some() && self.flush_partial.is_some() {
             let problem =

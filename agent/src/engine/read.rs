@@ -211,6 +211,7 @@ impl Engine {
         origin.exhausted_at = None;
         let source_bytes = u64::try_from(cut.to - position).unwrap_or(u64::MAX);
         self.totals.bytes_read += source_bytes;
+        self.totals.characters_replaced += self.source.replaced();
         self.rate.spend(source_bytes, now);
         let header = BlockHeader {
             origin: OriginId { agent: connection.agent, generation: origin.generation },

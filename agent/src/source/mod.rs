@@ -179,6 +179,11 @@ pub trait Source: Send {
     /// Origins that the last search saw changed.
     fn changed(&mut self) -> Vec<Handle>;
 
+    /// How many characters stand for bytes that are no text in what was read since the last time.
+    fn replaced(&mut self) -> u64 {
+        0
+    }
+
     /// Takes another configuration; what is open stays open.
     fn reload(&mut self, files: Vec<file::FileSet>);
 

@@ -66,6 +66,8 @@ pub struct Files {
     reported: HashSet<PathBuf>,
     /// Compressed files, which hold no lines.
     packed: HashSet<Key>,
+    /// Characters that stand for bytes which are no text, since somebody asked.
+    replaced: u64,
 }
 
 impl Files {
@@ -83,6 +85,7 @@ impl Files {
             at_end: first_start,
             reported: HashSet::new(),
             packed: HashSet::new(),
+            replaced: 0,
         }
     }
 
@@ -361,7 +364,14 @@ impl Source for Files {
         buffer: &mut Vec<u8>,
     ) -> io::Result<Read> {
         let OpenFile { plain, reader, .. } = self.opened(handle)?;
-        reader.read(plain, position, tail_hash, limits, buffer)
+        let read = reader.read(plain, position, tail_hash, limits, buffer);
+        let replaced = reader.replaced();
+        self.replaced += replaced;
+        read
+    }
+
+    fn replaced(&mut self) -> u64 {
+        std::mem::take(&mut self.replaced)
     }
 
     fn changed(&mut self) -> Vec<Handle> {
