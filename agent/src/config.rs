@@ -75,6 +75,9 @@ pub struct Ship {
     /// How many files are held open at once; idle ones beyond it are closed and watched by name. 16 to 1 000 000, and
     /// never more than the system's limit less 64. Default 1000.
     pub max_open: usize,
+    /// Have the kernel tell what changes in the folders (inotify), so that files are found at once and searches may be rare.
+    /// Default true.
+    pub watch: bool,
 }
 
 impl Default for Ship {
@@ -90,6 +93,7 @@ impl Default for Ship {
             rate: None,
             hold_unlinked: ByteSize::gib(1),
             max_open: 1000,
+            watch: true,
         }
     }
 }
@@ -188,6 +192,7 @@ pub struct ShipPlan {
     pub rate: Option<u64>,
     pub hold_unlinked: u64,
     pub max_open: usize,
+    pub watch: bool,
 }
 
 /// Why a configuration cannot be used. Exit code 78.
@@ -282,6 +287,7 @@ impl Ship {
             rate: self.rate.map(|rate| rate.as_u64()),
             hold_unlinked: self.hold_unlinked.as_u64(),
             max_open: self.max_open,
+            watch: self.watch,
         })
     }
 }

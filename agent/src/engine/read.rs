@@ -315,12 +315,16 @@ impl Engine {
         }
         let quiet = now.duration_since(origin.last_change);
         let poll = self.settings.poll;
+        let told = !origin.left && !origin.unlinked && self.source.is_watched();
         match quiet.as_secs() {
             0..2 => poll.min(self.settings.linger.max(Duration::from_millis(10))),
+            2..30 if told => poll * 10,
             2..30 => poll,
             _ if origin.left || origin.unlinked => {
                 poll.max((poll * 10).min(Duration::from_secs(1)))
             }
+            // Told when it changes; should that fail, a search sees it.
+            _ if told => poll.max((poll * 600).min(Duration::from_secs(60))),
             // A search looks at it as well, and more often.
             _ => poll.max((poll * 100).min(Duration::from_secs(10))),
         }

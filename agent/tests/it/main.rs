@@ -20,3 +20,4 @@ mod rotation;
 mod scenarios;
 mod state;
 mod tailing;
+mod watching;
