@@ -165,6 +165,13 @@ fn what_the_kernel_tells_nobody_is_not_relied_on() {
     assert!(!watch.is_complete());
 }
 
+fn files(glob: &Path) -> Files {
+    let (name, stream) = (SourceName::new("a").unwrap(), StreamName::new("a").unwrap());
+    let include = [glob.to_str().unwrap().to_owned()];
+    let set = FileSet::new(name, stream, &include, &[], StartAt::Beginning, 1024).unwrap();
+    Files::new(vec![set], true, Duration::from_secs(60), 10)
+}
+
 /// Claims to hear everything, and tells nothing.
 struct Deaf;
 
@@ -192,10 +199,7 @@ impl Watch for Deaf {
 fn a_search_finds_everything_although_nothing_is_told() {
     let root = tempfile::tempdir().unwrap();
     let path = |name: &str| root.path().join(name);
-    let (name, stream) = (SourceName::new("a").unwrap(), StreamName::new("a").unwrap());
-    let glob = format!("{}/**/*.log", root.path().display());
-    let set = FileSet::new(name, stream, &[glob], &[], StartAt::Beginning, 1024).unwrap();
-    let mut files = Files::new(vec![set], true, Duration::from_secs(60), 10);
+    let mut files = files(&path("**/*.log"));
     files.watch = Box::new(Deaf);
     File::create(path("a.log")).unwrap();
     let met = files.discover();
@@ -215,4 +219,34 @@ fn a_search_finds_everything_although_nothing_is_told() {
     fs::rename(root.path().join("a.log"), path("folder/c.log")).unwrap();
     assert!(files.discover().is_empty());
     assert_eq!(files.label(a), path("folder/c.log").display().to_string());
+}
+
+#[test]
+fn a_line_in_a_known_file_is_told_also_when_it_lies_behind_a_link() {
+    let root = tempfile::tempdir().unwrap();
+    let path = |name: &str| root.path().join(name);
+    fs::create_dir(path("logs")).unwrap();
+    fs::create_dir(path("elsewhere")).unwrap();
+    File::create(path("logs/a.log")).unwrap();
+    File::create(path("elsewhere/b")).unwrap();
+    std::os::unix::fs::symlink(path("elsewhere/b"), path("logs/b.log")).unwrap();
+    let mut files = files(&path("logs/*.log"));
+    assert!(files.watch().is_some());
+    for met in files.discover() {
+        assert!(matches!(files.look(met.handle, 0, 0), Ok(Seen::Live(_))));
+    }
+    assert!(files.is_watched());
+    files.changed();
+    for name in ["logs/a.log", "elsewhere/b"] {
+        append(&path(name));
+        assert!(!files.listen(), "no search is needed");
+        assert_eq!(files.changed().len(), 1, "{name}");
+    }
+    File::create(path("logs/other")).unwrap();
+    assert!(!files.listen(), "nobody wants it");
+    File::create(path("logs/c.log")).unwrap();
+    assert!(files.listen());
+    fs::hard_link(path("logs/a.log"), path("second name")).unwrap();
+    files.discover();
+    assert!(!files.is_watched(), "it may be written where nobody looks");
 }
