@@ -315,7 +315,9 @@ impl Engine {
         }
         let quiet = now.duration_since(origin.last_change);
         let poll = self.settings.poll;
-        let told = !origin.left && !origin.unlinked && self.source.is_watched();
+        // What is held back of it (a line without end, a group that may grow) is given up after a time, which nobody tells.
+        let held_back = origin.seen_end > origin.cut.position;
+        let told = !origin.left && !origin.unlinked && !held_back && self.source.is_watched();
         match quiet.as_secs() {
             0..2 => poll.min(self.settings.linger.max(Duration::from_millis(10))),
             2..30 if told => poll * 10,

@@ -1,8 +1,8 @@
 //! What container runtimes wrap around a line: CRI (`time stream P|F content`) and Docker's JSON.
 //!
 //! Promise: parts of one line are joined per stream, however lines of the other stream stand between them; a line that is
-//! not what the format says passes unchanged, so that the contract at the core can name it. Time, stream, tags and attributes of a record are those of
-//! its first part; they are dropped unless a [`Keep`] says how they travel.
+//! not what the format says passes unchanged, so that the contract at the core can name it. Time, stream, tags and
+//! attributes of a record are those of its first part; they are dropped unless a [`Keep`] says how they travel.
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;

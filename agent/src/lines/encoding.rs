@@ -1,9 +1,9 @@
 //! Encodings that are turned into UTF-8 at the agent: UTF-16, ISO-8859-1, and those of the WHATWG's list.
 //!
-//! Promise: a line ends where its encoding says so, on a whole unit; what is no valid text becomes U+FFFD and is counted, never an
-//! error. UTF-8 itself passes byte for byte, also where it is not valid: the core decides about that. Positions are those of the
-//! source bytes. In every encoding of the list that is taken here the byte of a newline is a newline wherever it stands; one in which it is not, or in which a
-//! line can be read only after those before it (ISO-2022-JP), is refused by name.
+//! Promise: a line ends where its encoding says so, on a whole unit; what is no valid text becomes U+FFFD and is counted,
+//! never an error. UTF-8 itself passes byte for byte, also where it is not valid: the core decides about that. Positions are
+//! those of the source bytes. In every encoding of the list that is taken here the byte of a newline is a newline wherever it
+//! stands; one in which it is not, or in which a line can be read only after those before it (ISO-2022-JP), is refused by name.
 
 use encoding_rs as whatwg;
 
