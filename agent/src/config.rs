@@ -18,7 +18,7 @@ use bytesize::ByteSize;
 use garam_proto::{Codec, SourceName, StreamName};
 use serde::Deserialize;
 
-use crate::lines::{Container, Encoding};
+use crate::lines::{Container, Keep};
 use crate::source::file::FileSet;
 use crate::source::intake::IntakePlan;
 pub use journal::JournalTable;
@@ -87,6 +87,9 @@ pub struct Ship {
     /// How many files are held open at once; idle ones beyond it are closed and watched by name. 16 to 1 000 000, and
     /// never more than the system's limit less 64. Default 1000.
     pub max_open: usize,
+    /// Have the kernel tell what changes in the folders (inotify), so that files are found at once and searches may be rare.
+    /// Default true.
+    pub watch: bool,
 }
 
 impl Default for Ship {
@@ -102,6 +105,7 @@ impl Default for Ship {
             rate: None,
             hold_unlinked: ByteSize::gib(1),
             max_open: 1000,
+            watch: true,
         }
     }
 }
@@ -137,14 +141,17 @@ pub struct FileTable {
     /// What a container runtime wrapped around each line, `cri` or `docker`; it is taken off, and parts of one line are
     /// joined. Default none.
     pub container: Option<Container>,
+    /// How time and stream of a container's line travel: `cri` (`time stream F content`, for a contract of that format) or `json` (members
+    /// `container_time`, `container_stream` beside those of the line). Default: they do not.
+    pub container_meta: Option<Keep>,
     /// Which lines form one record. Default: each its own.
     pub multiline: Option<MultilineTable>,
     /// Patterns that are replaced before anything leaves the host. Default none.
     #[serde(default)]
     pub mask: Vec<MaskTable>,
-    /// `utf-8` (bytes pass unchanged), `utf-16le`, `utf-16be` or `iso-8859-1`. Default `utf-8`.
-    #[serde(default)]
-    pub encoding: Encoding,
+    /// A name of the WHATWG's list: `utf-8` (bytes pass unchanged), `utf-16le`, `windows-1252`, `shift_jis`, `gb18030` and so on;
+    /// `iso-8859-1` is that itself. Default `utf-8`.
+    pub encoding: Option<String>,
     /// Leave out NUL bytes at the beginning of a line: holes of a crash or a truncation. Default false.
     #[serde(default)]
     pub skip_nul: bool,
@@ -198,6 +205,7 @@ pub struct ShipPlan {
     pub rate: Option<u64>,
     pub hold_unlinked: u64,
     pub max_open: usize,
+    pub watch: bool,
 }
 
 /// Why a configuration cannot be used. Exit code 78.
@@ -305,6 +313,7 @@ impl Ship {
             rate: self.rate.map(|rate| rate.as_u64()),
             hold_unlinked: self.hold_unlinked.as_u64(),
             max_open: self.max_open,
+            watch: self.watch,
         })
     }
 }
@@ -334,8 +343,9 @@ impl FileTable {
                 .map_err(|e| {
                     at.bad(&key(e.field), &format!("{:?} {}", e.glob, e.why), "correct the glob")
                 })?;
-        let rules =
-            lines::rules(self.container, self.multiline, &self.mask, self.encoding, self.skip_nul);
+        let container = (self.container, self.container_meta);
+        let encoding = self.encoding.as_deref();
+        let rules = lines::rules(container, self.multiline, &self.mask, encoding, self.skip_nul);
         set.rules = rules.map_err(|w| at.bad(&key(w.key), &w.problem, w.action))?.map(Arc::new);
         if set.rules.is_some() && self.flush_partial.is_some() {
             let problem =

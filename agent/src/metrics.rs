@@ -34,6 +34,7 @@ pub fn text(status: &Status) -> String {
     out.by("gap_bytes_total", "counter", "reason", &totals.gap_by);
     out.by("skipped_bytes_total", "counter", "reason", &totals.skipped_by);
     spools(&mut out, &status.spools);
+    out.one("replaced_characters_total", "counter", totals.characters_replaced);
     let mut states: BTreeMap<String, u64> = BTreeMap::new();
     for file in &status.files {
         *states.entry(file.state.clone()).or_default() += 1;

@@ -11,11 +11,14 @@
 //! agent, so that the service manager starts it anew. SIGHUP reads the configuration again: a valid one is taken over without
 //! losing a position, an invalid one is refused and the old one kept. `state_dir`, `identity_dir` and `metrics` need a restart.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use garam_disk::{Fs, RealFs};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
@@ -34,6 +37,8 @@ const EVENTS: usize = 256;
 const JOBS: usize = 4;
 /// Descriptors for everything that is not a tailed file: folders under search, sockets, the checkpoint.
 const RESERVED: usize = 64;
+/// How often folders are listened to at most.
+const RING: Duration = Duration::from_millis(20);
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// Runs an agent until it is told to stop.
@@ -90,7 +95,10 @@ async fn agent(
     })?;
     let intake = Arc::new(Mutex::new(intake));
     let sets = plan.files.iter().cloned().chain(spools).collect();
-    let source = Files::new(sets, first_start, HOLD, open);
+    let mut source = Files::new(sets, first_start, HOLD, open);
+    if let Some(bell) = plan.ship.watch.then(|| source.watch()).flatten() {
+        drop(tokio::spawn(ring(bell, events.clone())));
+    }
     let settings = settings(&plan);
     let host = settings.host.clone();
     // Kept open here, so that the engine is the first thread to end when it is told to stop.
@@ -177,6 +185,29 @@ fn thread(
     Ok(ended)
 }
 
+/// Tells the engine that there is something to hear of the folders, at once and then no more often than it is worth.
+async fn ring(bell: OwnedFd, events: mpsc::Sender<Event>) {
+    #[expect(
+        deprecated,
+        reason = "its danger is a descriptor that is closed meanwhile; this one is owned"
+    )]
+    let bell = AsyncFd::with_interest(bell, Interest::READABLE);
+    let bell = match bell {
+        Ok(bell) => bell,
+        Err(error) => {
+            tracing::warn!(%error, "what is told of folders is not heard at once");
+            return;
+        }
+    };
+    while let Ok(mut ready) = bell.readable().await {
+        ready.clear_ready();
+        if events.send(Event::Rung).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(RING).await;
+    }
+}
+
 fn save_all(
     mut store: Store,
     mut snapshots: mpsc::Receiver<Snapshot>,
@@ -222,11 +253,12 @@ impl Reloading {
             }
         };
         let fixed = |plan: &Plan| {
-            (plan.state_dir.clone(), plan.identity_dir.clone(), plan.metrics, plan.ship.max_open)
+            let ship = (plan.ship.max_open, plan.ship.watch);
+            (plan.state_dir.clone(), plan.identity_dir.clone(), plan.metrics, ship)
         };
         if fixed(&self.plan) != fixed(&plan) {
             tracing::warn!(
-                "state_dir, identity_dir, metrics and ship.max_open count from the next start on, the rest now"
+                "state_dir, identity_dir, metrics, ship.max_open and ship.watch count from the next start on, the rest now"
             );
         }
         let spools = match self.intake.lock().await.apply(&plan.intake).await {

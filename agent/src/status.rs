@@ -54,6 +54,9 @@ pub struct Totals {
     pub gap_bytes: u64,
     pub unread_bytes: u64,
     pub reconnects: u64,
+    /// Characters that stand for bytes which are no text in their file's encoding.
+    #[serde(default)]
+    pub characters_replaced: u64,
     /// Acknowledged gaps, and bytes left out on purpose, by reason.
     #[serde(default)]
     pub gap_by: BTreeMap<String, u64>,

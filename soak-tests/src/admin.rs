@@ -89,6 +89,17 @@ pub(crate) async fn status(admin: SocketAddr) -> anyhow::Result<Status> {
     serde_json::from_str(&body).context("/v1/status is not what it was")
 }
 
+/// How many records were made durable since the core started, over all partitions.
+pub(crate) async fn appended_records(admin: SocketAddr) -> anyhow::Result<u64> {
+    let (code, body) = get(admin, "/metrics").await?;
+    anyhow::ensure!(code == 200, "/metrics answers {code}");
+    let values = body.lines().filter(|line| line.starts_with("garam_log_appended_records_total{"));
+    values.map(|line| line.rsplit(' ').next().unwrap_or_default().parse()).try_fold(0, |sum, n| {
+        let n: u64 = n.context("/metrics is not what it was")?;
+        Ok(sum + n)
+    })
+}
+
 async fn get(admin: SocketAddr, path: &str) -> anyhow::Result<(u16, String)> {
     tokio::time::timeout(PATIENCE, ask(admin, path)).await.context("the admin port is silent")?
 }

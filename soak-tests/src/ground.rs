@@ -181,6 +181,18 @@ impl Ground {
         write(&self.agent_config, &text)
     }
 
+    /// The same for files that lie in folders of the one folder.
+    pub(crate) fn write_agent_of_folders(&self, core: SocketAddr) -> anyhow::Result<()> {
+        let text = format!(
+            "state_dir = {:?}\nidentity_dir = {:?}\ncore = [\"{core}\"]\n\n\
+             [[file]]\nname = \"{NAME}\"\ninclude = [\"{}/*/*.log\"]\nstream = \"{NAME}\"\n",
+            self.state,
+            self.identity(),
+            self.logs.display(),
+        );
+        write(&self.agent_config, &text)
+    }
+
     /// Has the core make an authority and a certificate for the agent.
     pub(crate) async fn make_certificates(&self) -> anyhow::Result<()> {
         self.garam(&["ca", "init", "--label", NAME]).await?;

@@ -34,6 +34,8 @@ pub(crate) struct Rig {
     pub(crate) trace_agent: Option<Tracing>,
     /// What the core finds in its environment.
     pub(crate) core_environment: Vec<(&'static str, &'static str)>,
+    /// The same for the agent.
+    pub(crate) agent_environment: Vec<(&'static str, &'static str)>,
 }
 
 impl Rig {
@@ -46,6 +48,7 @@ impl Rig {
             trace_core: None,
             trace_agent: None,
             core_environment: Vec::new(),
+            agent_environment: Vec::new(),
         }
     }
 
@@ -70,7 +73,8 @@ impl Rig {
         let program = &ground.programs.agent;
         let tracing = self.trace_agent.as_ref();
         let config = &ground.agent_config;
-        self.agent = Some(Process::start("agent", program, config, tracing, &[], &log)?);
+        let environment = &self.agent_environment;
+        self.agent = Some(Process::start("agent", program, config, tracing, environment, &log)?);
         Ok(())
     }
 

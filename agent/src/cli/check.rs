@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::config::Plan;
 use crate::error::AgentError;
+use crate::source::file::Step;
 use crate::source::intake::IntakePlan;
 use crate::source::spool::{self, SpoolPlan};
 use crate::status::escape;
@@ -34,7 +35,11 @@ pub(super) fn check(path: &Path, plan: &Plan, out: &mut dyn Write) -> anyhow::Re
     for set in &plan.files {
         let mut files = 0u64;
         let mut troubles = Vec::new();
-        set.walk(&mut |_| files += 1, &mut |path, error| troubles.push((path, error)));
+        set.walk(&mut |step| match step {
+            Step::Folder(_) => {}
+            Step::Found { .. } => files += 1,
+            Step::Trouble { path, error } => troubles.push((path, error)),
+        });
         writeln!(
             out,
             "file           {} to stream {}, {files} files now, start at {:?}, lines to {} KiB",

@@ -1,6 +1,6 @@
 //! What a `[[file]]` table may ask for beyond plain lines, as written.
 //!
-//! In: the keys `container`, `multiline`, `mask`, `encoding`, `skip_nul`. Out: [`Rules`], or which key is wrong and why.
+//! In: the keys `container`, `container_meta`, `multiline`, `mask`, `encoding`, `skip_nul`. Out: [`Rules`], or which key is wrong and why.
 //! Promise: a table that asks for none of them has no rules, and its lines travel in blocks nobody looks into.
 
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::lines::{Container, Encoding, Mask, Multiline, Rules};
+use crate::lines::{Container, Encoding, Keep, Mask, Multiline, Rules};
 
 /// A part of `[[file]]`.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -82,10 +82,10 @@ pub(super) struct Wrong {
 
 /// Builds the rules; `None` when plain lines are all that is asked for.
 pub(super) fn rules(
-    container: Option<Container>,
+    (container, keep): (Option<Container>, Option<Keep>),
     multiline: Option<MultilineTable>,
     masks: &[MaskTable],
-    encoding: Encoding,
+    encoding: Option<&str>,
     skip_nul: bool,
 ) -> Result<Option<Rules>, Wrong> {
     let timeout = multiline.as_ref().and_then(|table| table.timeout);
@@ -94,8 +94,19 @@ pub(super) fn rules(
         let problem = format!("{timeout:?} is out of bounds");
         return Err(Wrong { key: "multiline.timeout", problem, action: "choose 50ms to 5m" });
     }
+    if keep.is_some() && container.is_none() {
+        let problem = "there is no container to keep anything of".into();
+        return Err(Wrong { key: "container_meta", problem, action: "name container too" });
+    }
+    let encoding = encoding.map_or(Ok(Encoding::default()), Encoding::named);
+    let encoding = encoding.map_err(|error| Wrong {
+        key: "encoding",
+        problem: error.to_string(),
+        action: error.action(),
+    })?;
     let rules = Rules {
         container,
+        keep,
         multiline: multiline.map(group).transpose()?,
         timeout,
         masks: masks.iter().map(MaskTable::mask).collect::<Result<_, _>>()?,

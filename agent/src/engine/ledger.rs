@@ -69,7 +69,7 @@ impl Engine {
         if !self.saved.dirty || self.saved.in_progress || (now < self.saved.next && !stopping) {
             return;
         }
-        let entries = self.origins.values().filter_map(entry).collect::<Vec<_>>();
+        let entries = self.origins.values().filter_map(|origin| entry(origin)).collect::<Vec<_>>();
         let missing = self.missing.iter().map(|(entry, _)| entry.clone());
         let snapshot = entries.into_iter().chain(missing).collect();
         if self.snapshots.try_send(snapshot).is_ok() {

@@ -30,19 +30,34 @@ impl Engine {
             self.meet(met, now);
         }
         self.search_missing(now);
+        self.wake_changed(now);
+    }
+
+    /// Takes in what was told of the folders.
+    pub(super) fn listen(&mut self, now: Instant) {
+        if self.source.listen() {
+            self.search_at = self.search_at.min(self.rested_at);
+        } else if !self.source.is_watched() {
+            // What was told of until now may not be told of any more.
+            let usual = (now + self.settings.discover).max(self.rested_at);
+            self.search_at = self.search_at.min(usual);
+        }
+        self.wake_changed(now);
+    }
+
+    fn wake_changed(&mut self, now: Instant) {
         for handle in self.source.changed() {
             if let Some(id) = self.by_handle(handle) {
                 self.wake_idle(id, now);
             }
         }
-        self.give_up_deleted(now);
     }
 
     fn by_handle(&self, handle: Handle) -> Option<Id> {
         self.handles.get(&handle).copied()
     }
 
-    /// A search saw an idle file changed: it is looked at now rather than in its turn.
+    /// An idle file has changed: it is looked at now rather than in its turn.
     fn wake_idle(&mut self, id: Id, now: Instant) {
         let idle = self
             .origins
@@ -226,7 +241,7 @@ impl Engine {
         if let Some(handle) = origin.handle {
             self.handles.insert(handle, id);
         }
-        self.origins.insert(id, origin);
+        self.origins.insert(id, Box::new(origin));
     }
 
     /// A new generation of a file whose content was replaced, or of which the core holds something else.

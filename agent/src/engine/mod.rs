@@ -46,6 +46,13 @@ const DRAIN_PULSE: Duration = Duration::from_millis(50);
 /// Between two searches pass at least this many times what one took, up to the longest pause.
 const SEARCH_SHARE: u32 = 50;
 const LONGEST_SEARCH_PAUSE: Duration = Duration::from_secs(10);
+/// So many times rarer are searches while every folder is watched: what was never told of is found then.
+const WATCHED: u32 = 30;
+const LONGEST_WATCHED: Duration = Duration::from_secs(60);
+/// The shortest pause between two searches that were asked for by what was told.
+const TOLD_SEARCH: Duration = Duration::from_millis(100);
+const NOT_URGENT: Duration = Duration::from_secs(1);
+const TOGETHER: Duration = Duration::from_millis(250);
 /// How much longer than its deadline a stop waits for the checkpoint.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -66,6 +73,8 @@ pub enum Event {
     /// The checkpoint was written, or why not.
     Saved(Result<(), String>),
     Status(oneshot::Sender<Status>),
+    /// Something changed in a folder that is watched.
+    Rung,
     /// The configuration was read again.
     Reload(Box<Reload>),
     /// Read no more; end when everything sent is acknowledged.
@@ -146,7 +155,8 @@ pub struct Engine {
     source: Box<dyn Source>,
     pool: Pool,
     snapshots: mpsc::Sender<Snapshot>,
-    origins: HashMap<Id, Origin>,
+    /// Each in a place of its own: a table of very many is half empty.
+    origins: HashMap<Id, Box<Origin>>,
     next_id: u64,
     next_slot: u32,
     next_open: u64,
@@ -162,6 +172,10 @@ pub struct Engine {
     announce: bool,
     windows: Windows,
     search_at: Instant,
+    /// No search before, whatever is told.
+    rested_at: Instant,
+    /// When buffers and deleted files are looked at.
+    tidy_at: Instant,
     saved: ledger::Saving,
     stopping: Option<Instant>,
     started: Instant,
@@ -204,6 +218,8 @@ impl Engine {
             announce: false,
             windows: Windows::default(),
             search_at: now,
+            rested_at: now,
+            tidy_at: now,
             saved: ledger::Saving::new(now),
             stopping: None,
             started: now,
@@ -229,6 +245,7 @@ impl Engine {
                 // Whoever asked may have gone.
                 drop(reply.send(self.status(now)));
             }
+            Event::Rung => self.listen(now),
             Event::Reload(reload) => self.reload(*reload, now),
             Event::Stop => {
                 self.stopping.get_or_insert(now + self.settings.drain);
@@ -241,11 +258,12 @@ impl Engine {
     pub fn step(&mut self, now: Instant, outbox: &mut Outbox<'_>) -> Wake {
         if now >= self.search_at && self.stopping.is_none() {
             self.search(now);
+            self.plan_search(now, now.elapsed());
+        }
+        if now >= self.tidy_at {
+            self.give_up_deleted(now);
             self.rest();
-            let took = now.elapsed();
-            // A search over very many files must not be all the agent does.
-            self.search_at =
-                now + self.settings.discover.max((took * SEARCH_SHARE).min(LONGEST_SEARCH_PAUSE));
+            self.tidy_at = now + self.settings.discover;
         }
         self.announce_codec(outbox);
         let mut blocked = self.announce_connection(outbox);
@@ -264,7 +282,7 @@ impl Engine {
         }
         self.save(now);
         let search_at = if self.stopping.is_some() { now + DRAIN_PULSE } else { self.search_at };
-        let mut at = search_at.min(self.saved.due(now));
+        let mut at = search_at.min(self.tidy_at).min(self.saved.due(now));
         if !blocked && let Some(first) = self.schedule.first() {
             at = at.min(first);
         }
@@ -282,7 +300,7 @@ impl Engine {
     fn plan(&mut self, id: Id, next: Next, now: Instant) {
         match next {
             Next::At(at) => {
-                self.schedule.set(id, at);
+                self.schedule.set(id, self.together(at, now));
             }
             // Also without room it is looked at: what is truncated meanwhile must be seen.
             Next::Window => {
@@ -297,7 +315,29 @@ impl Engine {
         }
     }
 
-    /// Frees the buffers when nothing was read since the last search.
+    /// Visits that are not urgent are made many at a time: a wake-up costs more than a look.
+    fn together(&self, at: Instant, now: Instant) -> Instant {
+        if at.duration_since(now) < NOT_URGENT {
+            return at;
+        }
+        let since = at.duration_since(self.started).as_millis();
+        let since = since.next_multiple_of(TOGETHER.as_millis());
+        self.started + Duration::from_millis(u64::try_from(since).unwrap_or(u64::MAX))
+    }
+
+    /// A search over very many files must not be all the agent does.
+    fn plan_search(&mut self, now: Instant, took: Duration) {
+        let pause = (took * SEARCH_SHARE).min(LONGEST_SEARCH_PAUSE);
+        let discover = self.settings.discover;
+        let usual = match self.source.is_watched() {
+            true => discover.max((discover * WATCHED).min(LONGEST_WATCHED)),
+            false => discover,
+        };
+        self.search_at = now + usual.max(pause);
+        self.rested_at = now + discover.min(TOLD_SEARCH).max(pause);
+    }
+
+    /// Frees the buffers when nothing was read since the last look.
     fn rest(&mut self) {
         let read = std::mem::replace(&mut self.read_before, self.totals.bytes_read);
         if read == self.totals.bytes_read {

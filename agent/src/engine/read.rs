@@ -212,6 +212,7 @@ impl Engine {
         origin.exhausted_at = None;
         let source_bytes = u64::try_from(cut.to - position).unwrap_or(u64::MAX);
         self.totals.bytes_read += source_bytes;
+        self.totals.characters_replaced += self.source.replaced();
         self.rate.spend(source_bytes, now);
         let header = BlockHeader {
             origin: OriginId { agent: connection.agent, generation: origin.generation },
@@ -320,12 +321,19 @@ impl Engine {
         }
         let quiet = now.duration_since(origin.last_change);
         let poll = self.settings.poll;
+        // What is held back of it (a line without end, a group that may grow) is given up after a time, which nobody tells.
+        let held_back = origin.seen_end > origin.cut.position;
+        let told = !origin.left && !origin.unlinked && !held_back && self.source.is_watched();
         match quiet.as_secs() {
             0..2 => poll.min(self.settings.linger.max(Duration::from_millis(10))),
+            _ if origin.handle.is_some_and(|handle| self.source.grows_unseen(handle)) => poll,
+            2..30 if told => poll * 10,
             2..30 => poll,
             _ if origin.left || origin.unlinked => {
                 poll.max((poll * 10).min(Duration::from_secs(1)))
             }
+            // Told when it changes; should that fail, a search sees it.
+            _ if told => poll.max((poll * 600).min(Duration::from_secs(60))),
             // A search looks at it as well, and more often.
             _ => poll.max((poll * 100).min(Duration::from_secs(10))),
         }

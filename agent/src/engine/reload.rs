@@ -60,7 +60,7 @@ impl Engine {
 
     /// Forgets an origin as a stop would: what the checkpoint holds of it remains.
     fn step_back(&mut self, id: Id, now: Instant) {
-        if let Some(entry) = self.origins.get(&id).and_then(ledger::entry) {
+        if let Some(entry) = self.origins.get(&id).and_then(|origin| ledger::entry(origin)) {
             self.missing.push((entry, now));
         }
         self.forget(id);

@@ -1,7 +1,7 @@
 //! Lines into records, for sources that ask for more than plain lines: containers, multiline, masks, encodings.
 //!
 //! ```text
-//! source bytes ─► lines ─► decode ─► unwrap (cri, docker) ─► group (multiline) ─► mask ─► records [start, end)
+//! source bytes ─► lines ─► decode ─► unwrap (cri, docker) ─► group (multiline) ─► mask ─► wrap ─► records [start, end)
 //! ```
 //!
 //! In: source bytes that begin where a record begins. Out: whole records with the source range each covers, and how far
@@ -16,8 +16,9 @@ mod mask;
 
 use std::time::Duration;
 
-pub use container::Container;
-pub use encoding::Encoding;
+use container::Meta;
+pub use container::{Container, Keep};
+pub use encoding::{BadEncoding, Encoding};
 pub use group::{BadRule, Multiline};
 pub use mask::{BadMask, Mask};
 
@@ -25,6 +26,8 @@ pub use mask::{BadMask, Mask};
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
     pub container: Option<Container>,
+    /// How what the container wrapped around a line travels; `None`: not at all.
+    pub keep: Option<Keep>,
     pub multiline: Option<Multiline>,
     /// How long the last group may still grow.
     pub timeout: Duration,
@@ -50,6 +53,8 @@ pub struct Taken {
     pub used: usize,
     /// NUL bytes that were left out.
     pub skipped: u64,
+    /// Characters that stand for bytes which are no text.
+    pub replaced: u64,
 }
 
 /// How the bytes end.
@@ -72,6 +77,16 @@ struct Piece {
     lane: u8,
     bytes: Vec<u8>,
     whole: bool,
+    /// What a container wrapped around it.
+    meta: Option<Meta>,
+}
+
+/// What the line at an offset lost on its way into text.
+#[derive(Debug)]
+struct Loss {
+    at: usize,
+    nuls: u64,
+    replaced: u64,
 }
 
 impl Rules {
@@ -91,8 +106,8 @@ impl Rules {
 
     /// Makes records of `bytes`. `at_start`: they are the first of their file, where a byte order mark may stand.
     pub fn take(&self, bytes: &[u8], ending: Ending, at_start: bool, longest: usize) -> Taken {
-        let mut skipped = Vec::new();
-        let mut pieces = self.split(bytes, ending, at_start, &mut skipped);
+        let mut losses = Vec::new();
+        let mut pieces = self.split(bytes, ending, at_start, &mut losses);
         let lines_end = pieces.last().map_or(0, |piece| piece.end);
         if let Some(container) = self.container {
             pieces = container.unwrap(pieces);
@@ -109,10 +124,12 @@ impl Rules {
         let mut records: Vec<Record> =
             groups.into_iter().flat_map(|group| self.finish(group, longest)).collect();
         records.sort_by_key(|record| record.start);
+        losses.retain(|loss| loss.at < used);
         Taken {
             records,
             used,
-            skipped: skipped.iter().filter(|(at, _)| *at < used).map(|(_, count)| count).sum(),
+            skipped: losses.iter().map(|loss| loss.nuls).sum(),
+            replaced: losses.iter().map(|loss| loss.replaced).sum(),
         }
     }
 
@@ -121,7 +138,7 @@ impl Rules {
         bytes: &[u8],
         ending: Ending,
         at_start: bool,
-        skipped: &mut Vec<(usize, u64)>,
+        losses: &mut Vec<Loss>,
     ) -> Vec<Piece> {
         let mut pieces = Vec::new();
         let mut start = 0;
@@ -132,34 +149,33 @@ impl Rules {
                 None => break,
             };
             let mut content = bytes.get(start..content_end).unwrap_or_default();
-            if self.skip_nul {
-                let nuls = content.iter().take_while(|byte| **byte == 0).count();
-                if nuls > 0 {
-                    skipped.push((start, nuls as u64));
-                    content = content.get(nuls..).unwrap_or_default();
-                }
+            let hole = content.iter().take_while(|byte| self.skip_nul && **byte == 0).count();
+            content = content.get(hole..).unwrap_or_default();
+            let (mut line, replaced) = self.encoding.decode(content, at_start && start == 0);
+            if hole > 0 || replaced > 0 {
+                losses.push(Loss { at: start, nuls: hole as u64, replaced });
             }
-            let mut line = self.encoding.decode(content, at_start && start == 0);
             if line.last() == Some(&b'\r') {
                 line.pop();
             }
-            pieces.push(Piece { start, end, lane: 0, bytes: line, whole: true });
+            pieces.push(Piece { start, end, lane: 0, bytes: line, whole: true, meta: None });
             start = end;
         }
         pieces
     }
 
-    /// Masks a group and cuts it to the limit.
+    /// Masks a group, wraps it again if so asked, and cuts it to the limit.
     fn finish(&self, group: Piece, longest: usize) -> Vec<Record> {
         let bytes = self.masks.iter().fold(group.bytes, |bytes, mask| mask.apply(bytes));
         let (start, end) = (group.start, group.end);
-        if bytes.len() <= longest {
-            return vec![Record { start, end, bytes }];
-        }
+        let parts = match (self.keep, &group.meta) {
+            (Some(keep), Some(meta)) => keep.wrap(meta, &bytes, longest),
+            _ if bytes.len() <= longest => vec![bytes],
+            _ => bytes.chunks(longest.max(1)).map(<[u8]>::to_vec).collect(),
+        };
         // Each piece has a position of its own, so that the destination tells them apart.
         let places = (start..end).chain(std::iter::repeat(end.saturating_sub(1)));
-        let parts = bytes.chunks(longest.max(1));
-        parts.zip(places).map(|(part, start)| Record { start, end, bytes: part.to_vec() }).collect()
+        parts.into_iter().zip(places).map(|(bytes, start)| Record { start, end, bytes }).collect()
     }
 }
 

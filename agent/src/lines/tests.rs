@@ -73,6 +73,72 @@ fn parts_of_container_lines_are_joined_per_stream() {
 }
 
 #[test]
+fn time_and_stream_of_a_container_travel_with_each_record_when_asked() {
+    let cri = b"2026-01-01T00:00:00.1Z stdout P one \n2026-01-01T00:00:01Z stderr P:t {\"a\":\n2026-01-01T00:00:02Z stdout F line\n2026-01-01T00:00:03Z stderr F 1}\nnot cri\n";
+    let keep = |container, keep| {
+        rules(|r| {
+            r.container = Some(container);
+            r.keep = Some(keep);
+        })
+    };
+    let lines = [
+        "2026-01-01T00:00:00.1Z stdout F one line",
+        "2026-01-01T00:00:01Z stderr F:t {\"a\":1}",
+        "not cri",
+    ];
+    check(&keep(Container::Cri, Keep::Cri), cri, &lines);
+    let members = [
+        r#"{"container_time":"2026-01-01T00:00:00.1Z","container_stream":"stdout","message":"one line"}"#,
+        r#"{"container_time":"2026-01-01T00:00:01Z","container_stream":"stderr","container_tags":"t","a":1}"#,
+        "not cri",
+    ];
+    check(&keep(Container::Cri, Keep::Json), cri, &members);
+    let docker = br#"{"log":"one \"","stream":"stdout","attrs":{"pod": "p"},"time":"t1"}
+{"log":"{ }\n","stream":"stderr","time":"t2"}
+{"log":"two\n","stream":"stdout","time":"t3"}
+"#;
+    let lines = ["t1 stdout F one \"two", "t2 stderr F { }"];
+    check(&keep(Container::Docker, Keep::Cri), docker, &lines);
+    let members = [
+        r#"{"container_time":"t1","container_stream":"stdout","container_attrs":{"pod": "p"},"message":"one \"two"}"#,
+        r#"{"container_time":"t2","container_stream":"stderr"}"#,
+    ];
+    check(&keep(Container::Docker, Keep::Json), docker, &members);
+}
+
+#[test]
+fn a_record_that_is_too_long_with_its_time_is_cut_into_several_that_each_have_it() {
+    let keep = rules(|r| {
+        r.container = Some(Container::Cri);
+        r.keep = Some(Keep::Json);
+    });
+    let content = "가\"".repeat(100);
+    let records = read(&keep, format!("1 stdout F {content}\n").as_bytes(), 10_000, 200);
+    let mut joined = String::new();
+    for record in &records {
+        assert!(record.len() <= 200);
+        let value: serde_json::Value = serde_json::from_str(record).unwrap();
+        assert_eq!(value["container_stream"], "stdout");
+        joined += value["message"].as_str().unwrap();
+    }
+    assert_eq!(joined, content);
+    assert!(records.len() > 1);
+}
+
+#[test]
+fn no_block_ends_between_the_parts_of_a_line() {
+    let unwrap = rules(|r| r.container = Some(Container::Cri));
+    let text =
+        b"1 stdout F a\n1 stdout P b\n1 stderr F c\n1 stderr P d\n1 stdout F e\n1 stderr F f\n";
+    let line = 13;
+    for lines in 2..6 {
+        let taken = unwrap.take(&text[..lines * line], Ending::Open, true, 100);
+        assert_eq!((taken.used, taken.records.len()), (line, 1), "{lines} lines are there");
+    }
+    assert_eq!(unwrap.take(text, Ending::Open, true, 100).used, text.len());
+}
+
+#[test]
 fn a_trace_in_a_container_is_one_record_although_the_other_stream_speaks_in_between() {
     let both = rules(|r| {
         r.container = Some(Container::Cri);
@@ -136,6 +202,37 @@ fn other_encodings_become_utf_8_and_holes_are_left_out_and_counted() {
 }
 
 #[test]
+fn encodings_of_the_list_become_utf_8_line_by_line_and_what_is_no_text_is_counted() {
+    let text = "첫째 줄\r\n二番目\n";
+    for (label, text) in [
+        ("euc-kr", "첫째 줄\r\n漢字\n"),
+        ("shift_jis", "ソース表\r\nｱｲｳ\n"),
+        ("euc-jp", "日本語\r\nかな\n"),
+        ("gbk", "中文\r\n汉字\n"),
+        ("gb18030", text),
+        ("big5", "中文\r\n功能\n"),
+        ("windows-1252", "caf\u{e9} \u{20ac}\r\n\u{201c}x\u{201d}\n"),
+        ("koi8-r", "привет\r\nмир\n"),
+    ] {
+        let encoding = Encoding::named(label).unwrap();
+        let Encoding::Listed(listed) = encoding else { panic!("{label} is one of the list") };
+        let (bytes, _, unmappable) = listed.encode(text);
+        assert!(!unmappable, "{label}");
+        let lines: Vec<&str> = text.lines().collect();
+        let rules = rules(|r| r.encoding = encoding);
+        check(&rules, &bytes, &lines);
+        let taken = rules.take(&bytes, Ending::Open, true, 100);
+        assert_eq!((taken.used, taken.replaced), (bytes.len(), 0), "{label}");
+    }
+    let sjis = rules(|r| r.encoding = Encoding::named("shift_jis").unwrap());
+    let taken = sjis.take(b"a\xff\xffb\n\x83\nend\n\xff", Ending::Open, true, 100);
+    let lines: Vec<String> =
+        taken.records.iter().map(|r| String::from_utf8_lossy(&r.bytes).into_owned()).collect();
+    assert_eq!(lines, ["a\u{fffd}\u{fffd}b", "\u{fffd}", "end"]);
+    assert_eq!((taken.replaced, taken.used), (3, 11), "what is not taken yet is not counted");
+}
+
+#[test]
 fn any_bytes_are_used_up_without_a_panic_and_in_any_reads_the_same() {
     let mut random = fastrand::Rng::with_seed(5);
     let words: [&[u8]; 12] = [
@@ -159,6 +256,7 @@ fn any_bytes_are_used_up_without_a_panic_and_in_any_reads_the_same() {
         let rules = rules(|r| {
             r.container = [None, Some(Container::Cri), Some(Container::Docker)][random.usize(..3)];
             r.skip_nul = random.bool();
+            r.keep = [None, Some(Keep::Cri), Some(Keep::Json)][random.usize(..3)];
             if random.bool() {
                 r.multiline = Some(Multiline::start("^A").unwrap());
             }

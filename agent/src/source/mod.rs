@@ -182,7 +182,27 @@ pub trait Source: Send {
         buffer: &mut Vec<u8>,
     ) -> io::Result<Read>;
 
-    /// Origins that the last search saw changed.
+    /// Takes in what was told since the last time; true when a search is needed to know what it means.
+    fn listen(&mut self) -> bool {
+        false
+    }
+
+    /// Whether whatever changes is told, so that searches may be rare.
+    fn is_watched(&self) -> bool {
+        false
+    }
+
+    /// Whether more of it can become readable without anything that a watch or a search would see.
+    fn grows_unseen(&self, _handle: Handle) -> bool {
+        false
+    }
+
+    /// How many characters stand for bytes that are no text in what was read since the last time.
+    fn replaced(&mut self) -> u64 {
+        0
+    }
+
+    /// Origins that the last search saw changed, or that were told of since.
     fn changed(&mut self) -> Vec<Handle>;
 
     /// Takes another configuration; what is open stays open.

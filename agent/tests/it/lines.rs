@@ -126,6 +126,36 @@ fn utf_16_arrives_as_utf_8_and_a_hole_is_skipped_and_counted() {
 }
 
 #[test]
+fn a_listed_encoding_arrives_as_utf_8_and_the_ledger_counts_source_bytes() {
+    let core = Core::start();
+    let mut host = Host::new(&core, "*.log", "encoding = \"euc-kr\"");
+    append(&host, "a.log", b"\xb0\xa1\xb6\xf7\n\xff bad\n");
+    host.start();
+    eventually("it arrives as UTF-8", || core.lines("raw") == ["가람", "\u{fffd} bad"]);
+    core.verify();
+    eventually("its bytes are those of the file", || {
+        host.status().is_some_and(|s| s.files[0].read == 11 && s.files[0].acked == 11)
+    });
+    assert_eq!(host.status().unwrap().totals.characters_replaced, 1);
+}
+
+#[test]
+fn time_and_stream_of_containers_arrive_with_their_lines_when_asked() {
+    let core = Core::start();
+    let container = "container = \"docker\"\ncontainer_meta = \"cri\"";
+    let mut host = Host::new(&core, "*.log", container);
+    let lines = br#"{"log":"in ","stream":"stdout","time":"2026-01-01T00:00:01Z"}
+{"log":"other\n","stream":"stderr","time":"2026-01-01T00:00:02Z"}
+{"log":"parts\n","stream":"stdout","time":"2026-01-01T00:00:03Z"}
+"#;
+    append(&host, "a.log", lines);
+    host.start();
+    let expect = ["2026-01-01T00:00:01Z stdout F in parts", "2026-01-01T00:00:02Z stderr F other"];
+    eventually("they arrive", || core.lines("raw") == expect);
+    core.verify();
+}
+
+#[test]
 fn the_last_record_of_a_rotated_file_comes_before_its_successor() {
     let core = Core::start();
     let mut host =
@@ -150,6 +180,10 @@ fn a_rule_that_cannot_be_used_names_its_key() {
         ("mask = [{ pattern = \"x*\" }]", "mask"),
         ("container = \"cri\"\nflush_partial = \"1s\"", "flush_partial"),
         ("encoding = \"utf-16le\"\nskip_nul = true", "skip_nul"),
+        ("encoding = \"iso-2022-jp\"", "encoding"),
+        ("encoding = \"utf-16\"", "encoding"),
+        ("encoding = \"klingon\"", "encoding"),
+        ("container_meta = \"json\"", "container_meta"),
     ] {
         let text = format!(
             "core = [\"core-1:7470\"]\n[[file]]\nname = \"a\"\ninclude = [\"/l/*\"]\nstream = \"raw\"\n{extra}\n"

@@ -22,3 +22,4 @@ mod scenarios;
 mod state;
 mod syslog;
 mod tailing;
+mod watching;

@@ -1,10 +1,13 @@
 //! The home of every measured claim: `garam-soak bench NAME`.
 //!
-//! A benchmark prints figures; it judges nothing and asserts no time. `ship` runs the real binaries beside this program;
+//! A benchmark prints figures; it judges nothing and asserts no time. `ship`, `latency` and `idle` run the real binaries beside this program;
 //! `log` and `recovery` use the log as a library, since what they measure has no command line. Figures from debug builds are labelled as
 //! such on stderr.
 
 mod corpus;
+mod delay;
+mod idle;
+mod latency;
 mod log;
 mod place;
 mod producer;
@@ -26,10 +29,32 @@ const MIB: f64 = 1024.0 * 1024.0;
 pub(crate) enum Verb {
     /// From a file over mutual TLS to a durable acknowledgement: processor time, memory, delay
     Ship(ship::Args),
+    /// From append to acknowledgement at 10 MiB a second: delay, processor time
+    Latency(latency::Args),
+    /// An agent with nothing to do beside few and very many files: memory, processor time, descriptors
+    Idle(idle::Args),
     /// Durable appends to the log, beside what the disk can do: throughput, delay, processor time
     Log(log::Args),
     /// Opening a log that was not closed: time and bytes, by its size and its unsealed tail
     Recovery(recovery::Args),
+}
+
+/// How an agent compresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Codec {
+    Zstd,
+    Lz4,
+    None,
+}
+
+impl Codec {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Zstd => "zstd",
+            Self::Lz4 => "lz4",
+            Self::None => "none",
+        }
+    }
 }
 
 /// What a benchmark found.
@@ -37,6 +62,8 @@ pub(crate) enum Verb {
 #[serde(untagged)]
 pub(crate) enum Figures {
     Ship(ship::Figures),
+    Latency(latency::Figures),
+    Idle(idle::Figures),
     Log(log::Figures),
     Recovery(recovery::Figures),
 }
@@ -47,6 +74,10 @@ pub(crate) async fn run(verb: Verb, bin_dir: Option<&Path>) -> anyhow::Result<Fi
     }
     Ok(match verb {
         Verb::Ship(args) => Figures::Ship(ship::run(args, Programs::find(bin_dir)?).await?),
+        Verb::Latency(args) => {
+            Figures::Latency(latency::run(args, Programs::find(bin_dir)?).await?)
+        }
+        Verb::Idle(args) => Figures::Idle(idle::run(args, Programs::find(bin_dir)?).await?),
         Verb::Log(args) => Figures::Log(log::run(args).await?),
         Verb::Recovery(args) => Figures::Recovery(recovery::run(args).await?),
     })
@@ -72,6 +103,8 @@ impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ship(figures) => figures.fmt(f),
+            Self::Latency(figures) => figures.fmt(f),
+            Self::Idle(figures) => figures.fmt(f),
             Self::Log(figures) => figures.fmt(f),
             Self::Recovery(figures) => figures.fmt(f),
         }

@@ -4,30 +4,16 @@
 //! 1. *Volume.* A file of `--mib` lies there when the agent starts. Processor time is user and system time from
 //!    `/proc/PID/stat`: the agent's since its start, the core's since it was ready, both read when the agent says that the
 //!    last byte is acknowledged. Memory is the peak (`VmHWM`) at that moment.
-//! 2. *Delay.* A second file, which the agent knows already, grows by a chunk every 10 ms, 10 MiB a second (how soon a new
-//!    file is found is not measured). The agent's status socket is asked without pause, at most every millisecond; a chunk counts as acknowledged when an answer that covers its end has arrived. So a
-//!    delay is never shown too short, and too long by the time of one answer at most. The clock of a chunk starts when its
-//!    `write` has returned.
+//! 2. *Delay.* As `bench latency` takes it ([`super::delay`]), of a second file.
 //!
 //! The agent runs with its defaults apart from the codec.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{BufWriter, Write as _};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use anyhow::Context as _;
-use fastrand::Rng;
-use serde::{Deserialize, Serialize};
-use tokio::io::AsyncReadExt as _;
-use tokio::net::UnixStream;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use serde::Serialize;
 
-use super::{MIB, corpus, percentile, round};
+use super::delay::{Pace, delays, make_file, until_acknowledged};
+use super::{Codec, MIB, percentile, round};
 use crate::cli::say;
 use crate::ground::{Ground, Programs};
 use crate::rig::Rig;
@@ -48,23 +34,6 @@ pub(crate) struct Args {
     seed: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Codec {
-    Zstd,
-    Lz4,
-    None,
-}
-
-impl Codec {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Zstd => "zstd",
-            Self::Lz4 => "lz4",
-            Self::None => "none",
-        }
-    }
-}
-
 /// What was measured.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Figures {
@@ -77,22 +46,6 @@ pub(crate) struct Figures {
     core_rss_mib: f64,
     ack_p50_ms: f64,
     ack_p99_ms: f64,
-}
-
-/// Bytes a second in the second part.
-const PACE: u64 = 10 * 1024 * 1024;
-const CHUNK_EVERY: Duration = Duration::from_millis(10);
-const ASK_EVERY: Duration = Duration::from_millis(1);
-/// In the first part questions would cost the agent processor time.
-const VOLUME_ASK_EVERY: Duration = Duration::from_millis(50);
-/// How long nothing may be acknowledged.
-const STILL: Duration = Duration::from_secs(60);
-
-/// One chunk: the file's length with it, and when it was there.
-#[derive(Debug, Clone, Copy)]
-struct Appended {
-    end: u64,
-    at: Instant,
 }
 
 pub(super) async fn run(args: Args, programs: Programs) -> anyhow::Result<Figures> {
@@ -129,7 +82,8 @@ async fn measure(args: &Args, rig: &mut Rig) -> anyhow::Result<Figures> {
     let (agent, core) = (rig.agent()?.usage()?, rig.core()?.usage()?);
 
     say(&format!("appending 10 MiB a second for {} s", args.seconds));
-    let delays = delays(rig, &socket, (&live, known), args).await?;
+    let pace = Pace { seconds: args.seconds, seed: args.seed };
+    let delays = delays(rig, &socket, (&live, known), pace).await?;
     let raw_mib = raw as f64 / MIB;
     let core_cpu_s = core.cpu_s - before.cpu_s;
     Ok(Figures {
@@ -143,135 +97,6 @@ async fn measure(args: &Args, rig: &mut Rig) -> anyhow::Result<Figures> {
         ack_p50_ms: round(percentile(&delays, 0.50)),
         ack_p99_ms: round(percentile(&delays, 0.99)),
     })
-}
-
-/// A file of whole lines. Gives its length.
-async fn make_file(path: PathBuf, bytes: u64, seed: u64) -> anyhow::Result<u64> {
-    let make = move || {
-        let mut out = BufWriter::with_capacity(1 << 20, File::create(&path)?);
-        corpus::write(&mut out, bytes, &mut Rng::with_seed(seed))
-    };
-    Ok(tokio::task::spawn_blocking(make).await??)
-}
-
-async fn until_acknowledged(
-    rig: &mut Rig,
-    socket: &Path,
-    file: &Path,
-    bytes: u64,
-) -> anyhow::Result<()> {
-    let (mut acknowledged, mut moved) = (0, Instant::now());
-    while acknowledged < bytes {
-        rig.check()?;
-        sleep(VOLUME_ASK_EVERY).await;
-        let now = acknowledged_of(socket, file).await.unwrap_or(acknowledged);
-        if now != acknowledged {
-            (acknowledged, moved) = (now, Instant::now());
-        }
-        anyhow::ensure!(moved.elapsed() < STILL, "nothing is acknowledged beyond {acknowledged}");
-    }
-    Ok(())
-}
-
-/// From append to acknowledgement, in milliseconds, sorted.
-async fn delays(
-    rig: &mut Rig,
-    socket: &Path,
-    (file, known): (&Path, u64),
-    args: &Args,
-) -> anyhow::Result<Vec<f64>> {
-    let chunks = args.seconds * 1_000 / 10;
-    // Room for every chunk: the writer never waits for the one who asks.
-    let (sender, mut appended) = mpsc::channel(usize::try_from(chunks)?);
-    let stop = Arc::new(AtomicBool::new(false));
-    let writer = tokio::spawn(append(
-        (file.to_path_buf(), known),
-        chunks,
-        args.seed,
-        sender,
-        Arc::clone(&stop),
-    ));
-    let mut waiting: Option<Appended> = None;
-    let mut delays = Vec::new();
-    let mut moved = Instant::now();
-    let mut ticks = interval(ASK_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        rig.check()?;
-        let acknowledged = acknowledged_of(socket, file).await.unwrap_or(0);
-        let now = Instant::now();
-        loop {
-            if waiting.is_none() {
-                waiting = appended.try_recv().ok();
-            }
-            let Some(chunk) = waiting.filter(|chunk| chunk.end <= acknowledged) else { break };
-            delays.push(now.duration_since(chunk.at).as_secs_f64() * 1e3);
-            waiting = None;
-            moved = now;
-        }
-        if waiting.is_none() && appended.is_closed() && appended.is_empty() {
-            break;
-        }
-        if moved.elapsed() > STILL {
-            stop.store(true, Ordering::Relaxed);
-            anyhow::bail!(
-                "nothing is acknowledged beyond byte {acknowledged} of {}",
-                file.display()
-            );
-        }
-    }
-    writer.await??;
-    delays.sort_by(f64::total_cmp);
-    Ok(delays)
-}
-
-/// Appends chunks of whole lines at an even pace.
-async fn append(
-    (path, known): (PathBuf, u64),
-    chunks: u64,
-    seed: u64,
-    appended: mpsc::Sender<Appended>,
-    stop: Arc<AtomicBool>,
-) -> anyhow::Result<()> {
-    let mut rng = Rng::with_seed(seed + 1);
-    let mut file = File::options().append(true).open(path)?;
-    let chunk_bytes = PACE / 100;
-    let (mut end, mut chunk) = (known, Vec::new());
-    let mut ticks = interval(CHUNK_EVERY);
-    for number in 1..=chunks {
-        if stop.load(Ordering::Relaxed) {
-            break;
-        }
-        chunk.clear();
-        corpus::write(&mut chunk, (known + number * chunk_bytes).saturating_sub(end), &mut rng)?;
-        ticks.tick().await;
-        file.write_all(&chunk)?;
-        end += chunk.len() as u64;
-        appended.send(Appended { end, at: Instant::now() }).await.context("nobody listens")?;
-    }
-    Ok(())
-}
-
-/// The part of the agent's status that is needed.
-#[derive(Debug, Deserialize)]
-struct Status {
-    files: Vec<FileStatus>,
-}
-
-#[derive(Debug, Deserialize)]
-struct FileStatus {
-    path: PathBuf,
-    acked: u64,
-}
-
-/// How many bytes of a file the agent knows to be on stable storage.
-async fn acknowledged_of(socket: &Path, file: &Path) -> anyhow::Result<u64> {
-    let mut answer = Vec::new();
-    UnixStream::connect(socket).await?.read_to_end(&mut answer).await?;
-    let status: Status = serde_json::from_slice(&answer)?;
-    let found = status.files.iter().find(|known| known.path == file);
-    Ok(found.context("the agent does not know the file")?.acked)
 }
 
 impl fmt::Display for Figures {

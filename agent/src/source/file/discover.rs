@@ -44,6 +44,14 @@ struct Include {
     matcher: GlobMatcher,
 }
 
+/// What a walk meets.
+#[derive(Debug)]
+pub enum Step<'a> {
+    Folder(&'a Path),
+    Found { path: PathBuf, is_link: bool },
+    Trouble { path: PathBuf, error: io::Error },
+}
+
 /// A glob that cannot be used.
 #[derive(Debug)]
 pub struct BadGlob {
@@ -130,23 +138,28 @@ impl FileSet {
         self.include.iter().map(|include| (include.text.as_str(), include.root.as_path()))
     }
 
-    /// Calls `found` for every path that matches and `trouble` for every folder that cannot be read.
-    pub fn walk(
-        &self,
-        found: &mut dyn FnMut(PathBuf),
-        trouble: &mut dyn FnMut(PathBuf, io::Error),
-    ) {
+    /// Tells every folder before it is listed, every path that matches, and every folder that cannot be read.
+    pub fn walk(&self, visit: &mut dyn FnMut(Step<'_>)) {
         for include in &self.include {
+            // A file named without any pattern: what happens to it happens in its folder.
+            if include.depth == 0
+                && let Some(folder) = include.root.parent()
+            {
+                visit(Step::Folder(folder));
+            }
             let walk = walkdir::WalkDir::new(&include.root).max_depth(include.depth);
             for entry in walk {
                 match entry {
                     Ok(entry) => {
                         let path = entry.path();
-                        if !entry.file_type().is_dir()
-                            && include.matcher.is_match(path)
-                            && !self.exclude.is_match(path)
-                        {
-                            found(entry.into_path());
+                        // The root may be a link to a folder.
+                        if entry.file_type().is_dir() || (entry.depth() == 0 && path.is_dir()) {
+                            if entry.depth() < include.depth {
+                                visit(Step::Folder(path));
+                            }
+                        } else if include.matcher.is_match(path) && !self.exclude.is_match(path) {
+                            let is_link = entry.path_is_symlink();
+                            visit(Step::Found { path: entry.into_path(), is_link });
                         }
                     }
                     Err(error) => {
@@ -154,7 +167,7 @@ impl FileSet {
                         let error = error
                             .into_io_error()
                             .unwrap_or_else(|| io::Error::other("a loop of links"));
-                        trouble(path, error);
+                        visit(Step::Trouble { path, error });
                     }
                 }
             }
@@ -216,10 +229,13 @@ mod tests {
 
     fn walk(set: &FileSet, root: &Path) -> Vec<String> {
         let mut found = Vec::new();
-        set.walk(
-            &mut |path| found.push(path.strip_prefix(root).unwrap().display().to_string()),
-            &mut |path, error| panic!("{}: {error}", path.display()),
-        );
+        set.walk(&mut |step| match step {
+            Step::Folder(_) => {}
+            Step::Found { path, .. } => {
+                found.push(path.strip_prefix(root).unwrap().display().to_string());
+            }
+            Step::Trouble { path, error } => panic!("{}: {error}", path.display()),
+        });
         found.sort();
         found
     }

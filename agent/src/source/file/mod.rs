@@ -3,8 +3,8 @@
 //! In: [`FileSet`]s from the configuration. Out: origins (one per device and inode) and their bytes.
 //! Promise: two globs, a hard link or a symlink never make two readers of one file; a renamed or unlinked file stays open
 //! until the engine closes it (beyond the budget, files that are read to their end are parked); directories, FIFOs, sockets and devices are passed over without being opened.
-//! Here: which files are known. In `budget` which of them are open, in `discover` the walk, in `identity` what a file is,
-//! in `plain` its bytes, in `reader` the blocks they are cut into, in `inspect` a look from outside a running agent.
+//! Here: which files are known. In `budget` which of them are open, in `discover` the walk, in `watch` what the kernel tells of folders, in
+//! `identity` what a file is, in `plain` its bytes, in `reader` the blocks they are cut into, in `inspect` a look from outside a running agent.
 
 mod budget;
 mod discover;
@@ -12,10 +12,13 @@ mod identity;
 mod inspect;
 mod plain;
 mod reader;
+mod watch;
 
 use std::collections::{HashMap, HashSet};
 use std::fs::Metadata;
 use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -23,10 +26,11 @@ use garam_proto::message::GapReason;
 use garam_proto::{Descriptor, FileDescriptor, FileMatch, SourceName};
 
 use budget::{Budget, Worth};
-pub use discover::{BadGlob, FileSet};
+pub use discover::{BadGlob, FileSet, Step};
 pub use inspect::{Condition, inspect};
 use plain::PlainFile;
 use reader::Reader;
+use watch::{Inotify, Nobody, Watch};
 
 use crate::config::StartAt;
 use crate::source::spool::{self, SpoolStatus};
@@ -55,7 +59,8 @@ struct OpenFile {
 pub struct Files {
     sets: Vec<FileSet>,
     hold: Duration,
-    open: HashMap<Handle, OpenFile>,
+    /// Each in a place of its own: a table of very many is half empty.
+    open: HashMap<Handle, Box<OpenFile>>,
     by_key: HashMap<Key, Handle>,
     next: u64,
     budget: Budget,
@@ -67,11 +72,17 @@ pub struct Files {
     reported: HashSet<PathBuf>,
     /// Compressed files, which hold no lines.
     packed: HashSet<Key>,
+    watch: Box<dyn Watch>,
+    /// A file of the last search has several names: it may change in a folder that nobody searches.
+    named_twice: bool,
+    /// Characters that stand for bytes which are no text, since somebody asked.
+    replaced: u64,
 }
 
 impl Files {
     /// `first_start`: no state was found, so that `start_at = "end"` counts for the files present now.
     /// At most `descriptors` files are held open, as far as their bytes do not depend on it.
+    /// Nobody watches folders until [`Files::watch`].
     pub fn new(sets: Vec<FileSet>, first_start: bool, hold: Duration, descriptors: usize) -> Self {
         Self {
             sets,
@@ -84,7 +95,22 @@ impl Files {
             at_end: first_start,
             reported: HashSet::new(),
             packed: HashSet::new(),
+            watch: Box::new(Nobody),
+            named_twice: false,
+            replaced: 0,
         }
+    }
+
+    /// Has the kernel tell what changes in the folders; gives what is readable when it does, if it can.
+    pub fn watch(&mut self) -> Option<OwnedFd> {
+        match Inotify::new() {
+            Ok(watch) => self.watch = Box::new(watch),
+            Err(error) => tracing::warn!(
+                %error, action = "raise fs.inotify.max_user_instances and restart",
+                "folders cannot be watched: all are searched every ship.discover"
+            ),
+        }
+        self.watch.bell()
     }
 
     fn file(&mut self, handle: Handle) -> io::Result<&mut PlainFile> {
@@ -99,12 +125,12 @@ impl Files {
             self.open.get_mut(&handle).ok_or_else(closed)?.plain.unpark()?;
         }
         self.budget.touch(handle);
-        self.open.get_mut(&handle).ok_or_else(closed)
+        self.open.get_mut(&handle).map(Box::as_mut).ok_or_else(closed)
     }
 
     /// Parks files until one more descriptor fits into the budget.
     fn make_room(&mut self) {
-        let worth = |open: &HashMap<Handle, OpenFile>, handle| match open.get(&handle) {
+        let worth = |open: &HashMap<Handle, Box<OpenFile>>, handle| match open.get(&handle) {
             Some(file) if !file.plain.has_name() => Worth::Needed,
             Some(file) if !file.plain.is_idle() => Worth::Named,
             _ => Worth::Idle,
@@ -125,20 +151,50 @@ impl Files {
         let mut found = Vec::new();
         let mut troubles = Vec::new();
         for (index, set) in self.sets.iter().enumerate() {
-            set.walk(&mut |path| found.push((index, path)), &mut |path, error| {
-                troubles.push((path, error));
+            set.walk(&mut |step| match step {
+                Step::Folder(folder) => self.watch.cover(folder),
+                Step::Found { path, is_link } => found.push((index, path, is_link)),
+                Step::Trouble { path, error } => troubles.push((path, error)),
             });
         }
         for (path, error) in troubles {
             self.report(&path, &error);
         }
-        met.extend(found.into_iter().filter_map(|(set, path)| self.sight(set, &path)));
+        for (set, path, is_link) in found {
+            // The file behind a link changes in a folder of its own.
+            let target = is_link.then(|| path.canonicalize().ok()).flatten();
+            if let Some(folder) = target.as_deref().and_then(Path::parent) {
+                self.watch.cover(folder);
+            }
+            met.extend(self.sight(set, &path));
+        }
+    }
+
+    /// Takes note of a change the kernel told of. True when only a search can tell what it means.
+    fn heard(&mut self, path: &Path) -> bool {
+        let Ok(Some(found)) = identity::file_at(path) else { return false };
+        let known = self.by_key.get(&identity::key(&found)).copied();
+        let file = known.and_then(|handle| self.open.get(&handle));
+        match (known, file) {
+            (Some(handle), Some(file)) if file.plain.is_it(&found) => {
+                if file.plain.has_changed(&found) {
+                    self.changed.push(handle);
+                }
+                false
+            }
+            _ => self.names(path),
+        }
+    }
+
+    fn names(&self, path: &Path) -> bool {
+        self.sets.iter().any(|set| set.matches(path))
     }
 
     /// Takes note of a path found by the walk; opens it when its file is new.
     fn sight(&mut self, set: usize, path: &Path) -> Option<Met> {
         match identity::file_at(path) {
             Ok(Some(found)) => {
+                self.named_twice |= found.nlink() > 1;
                 let key = identity::key(&found);
                 if let Some(&handle) = self.by_key.get(&key) {
                     if self.sight_again(handle, path, &found) {
@@ -241,7 +297,7 @@ impl Files {
         let source = set.name.clone();
         self.open.insert(
             handle,
-            OpenFile { plain: file, reader: Reader::new(set.rules.clone()), source },
+            Box::new(OpenFile { plain: file, reader: Reader::new(set.rules.clone()), source }),
         );
         self.budget.touch(handle);
         Ok(Some(met))
@@ -269,6 +325,8 @@ impl Source for Files {
     /// either name. So it is walked again until nothing new is found, and nothing of it is read before.
     fn discover(&mut self) -> Vec<Met> {
         let mut met = Vec::new();
+        self.watch.begin_search();
+        self.named_twice = false;
         for _ in 0..MOST_WALKS {
             let before = met.len();
             self.walk(&mut met);
@@ -278,6 +336,7 @@ impl Source for Files {
                 break;
             }
         }
+        self.watch.end_search();
         let now = Instant::now();
         for file in self.open.values_mut() {
             file.plain.end_search(now);
@@ -368,7 +427,32 @@ impl Source for Files {
         buffer: &mut Vec<u8>,
     ) -> io::Result<Read> {
         let OpenFile { plain, reader, .. } = self.opened(handle)?;
-        reader.read(plain, position, tail_hash, limits, buffer)
+        let read = reader.read(plain, position, tail_hash, limits, buffer);
+        let replaced = reader.replaced();
+        self.replaced += replaced;
+        read
+    }
+
+    fn replaced(&mut self) -> u64 {
+        std::mem::take(&mut self.replaced)
+    }
+
+    fn listen(&mut self) -> bool {
+        let heard = self.watch.hear();
+        let mut unclear = heard.unclear || heard.names.iter().any(|path| self.names(path));
+        for path in &heard.changed {
+            unclear |= self.heard(path);
+        }
+        unclear
+    }
+
+    fn is_watched(&self) -> bool {
+        self.watch.is_complete() && !self.named_twice
+    }
+
+    /// What a spool has written is readable when it is synced, a moment later.
+    fn grows_unseen(&self, handle: Handle) -> bool {
+        self.open.get(&handle).is_some_and(|file| file.plain.segment().is_some())
     }
 
     fn changed(&mut self) -> Vec<Handle> {

@@ -30,6 +30,8 @@ pub(super) struct Reader {
     rules: Option<Arc<Rules>>,
     /// Source bytes on their way into records.
     scratch: Vec<u8>,
+    /// Characters that stand for bytes which are no text, since somebody asked.
+    replaced: u64,
 }
 
 impl Reader {
@@ -39,6 +41,10 @@ impl Reader {
 
     pub(super) fn set_rules(&mut self, rules: Option<Arc<Rules>>) {
         self.rules = rules;
+    }
+
+    pub(super) fn replaced(&mut self) -> u64 {
+        std::mem::take(&mut self.replaced)
     }
 
     pub(super) fn read(
@@ -111,7 +117,10 @@ impl Reader {
             Ok(taken) if taken.records.is_empty() => {
                 unless_broken(file, position, tail, Read::Nothing)
             }
-            Ok(taken) => close_records(file, position, tail, &taken, &source, buffer),
+            Ok(taken) => {
+                self.replaced += taken.replaced;
+                close_records(file, position, tail, &taken, &source, buffer)
+            }
             Err(error) => Err(error),
         };
         if source.capacity() <= 4 * limits.block_size {
