@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -86,15 +86,14 @@ impl Listen {
     }
 }
 
-/// Removes a socket nobody answers on.
+/// Removes a socket nobody answers on, and nothing else: connecting to a regular file is refused too.
 fn make_way(path: &Path, connected: io::Result<()>) -> io::Result<()> {
-    match connected {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(path)
-        }
-        // Whatever else lies there, binding will say.
-        _ => Ok(()),
+    let refused = connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+    // Whatever else lies there, binding will say.
+    if refused && std::fs::symlink_metadata(path)?.file_type().is_socket() {
+        std::fs::remove_file(path)?;
     }
+    Ok(())
 }
 
 /// Whoever may write to the socket may log.
@@ -142,6 +141,25 @@ mod tests {
         for text in ["udp://host:514", "tcp://127.0.0.1", "unix://dev/log", "http://1.1.1.1:1", "x"]
         {
             assert!(text.parse::<Listen>().is_err(), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_dead_socket_is_replaced_and_a_live_one_or_a_file_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        for scheme in ["unix", "unix-stream"] {
+            let path = folder.path().join(scheme);
+            let listen: Listen = format!("{scheme}://{}", path.display()).parse().unwrap();
+            std::fs::write(&path, "a file").unwrap();
+            assert!(listen.bind(0o600).await.is_err());
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), "a file");
+            std::fs::remove_file(&path).unwrap();
+            let bound = listen.bind(0o600).await.unwrap();
+            assert!(listen.bind(0o600).await.is_err(), "somebody listens");
+            drop(bound);
+            drop(listen.bind(0o600).await.unwrap());
+            listen.release();
+            assert!(!path.try_exists().unwrap());
         }
     }
 }
