@@ -99,6 +99,8 @@ pub(super) struct Origin {
     pub(super) unlinked: bool,
     pub(super) left: bool,
     pub(super) troubled: bool,
+    /// Its gap is the end of a damaged compressed file.
+    pub(super) damaged: bool,
     pub(super) records_acked: u64,
     pub(super) gap_bytes: u64,
     pub(super) skipped_bytes: u64,
@@ -149,6 +151,7 @@ impl Origin {
             unlinked: false,
             left: false,
             troubled: false,
+            damaged: false,
             records_acked: 0,
             gap_bytes: 0,
             skipped_bytes: 0,
@@ -214,6 +217,15 @@ impl Origin {
             self.behind_since = None;
         } else {
             self.behind_since.get_or_insert(now);
+        }
+    }
+
+    /// Why bytes of it are a gap.
+    pub(super) fn gap_reason(&self) -> &'static str {
+        match self.lost {
+            Some(lost) => lost.reason.name(),
+            None if self.damaged => "damaged",
+            None => "unknown",
         }
     }
 

@@ -57,10 +57,31 @@ pub(super) fn has_packed_name(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "gz" || extension == "zst")
 }
 
-/// Whether the content begins as gzip or zstd do.
-pub(super) fn begins_packed(path: &Path) -> io::Result<bool> {
-    let begin = head(&super::plain::open(path)?, 4)?;
-    Ok(begin.starts_with(&[0x1f, 0x8b]) || begin == [0x28, 0xb5, 0x2f, 0xfd])
+/// The first bytes of a regular file, as many as tell what it is; `None` when something else lies there now.
+pub(super) fn begin(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let file = super::plain::open(path)?;
+    if !file.metadata()?.is_file() {
+        return Ok(None);
+    }
+    head(&file, 4).map(Some)
+}
+
+/// Whether a name says that this may be a later form of the other: `app.log.1.gz` of `app.log`, `app-2026-11-27.gz` of `app`.
+pub(super) fn is_kin(later: &Path, original: &Path) -> bool {
+    let name = |path: &Path| path.file_name().map(|name| name.as_bytes().to_vec());
+    let (Some(later), Some(original)) = (name(later), name(original)) else { return false };
+    let stem = original.split(|byte| *byte == b'.').next().unwrap_or_default();
+    later.starts_with(stem)
+}
+
+/// Files beside `original` whose names say that they may be compressed copies of it.
+pub(super) fn packed_kin(original: &Path) -> Vec<PathBuf> {
+    let entries = original.parent().and_then(|folder| std::fs::read_dir(folder).ok());
+    let paths = entries.into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
+    let mut kin: Vec<PathBuf> =
+        paths.filter(|path| has_packed_name(path) && is_kin(path, original)).collect();
+    kin.sort_unstable();
+    kin
 }
 
 pub(super) fn path_of(descriptor: &FileDescriptor) -> PathBuf {
