@@ -26,8 +26,8 @@ use super::packed::{Packed, head};
 use super::plain::PlainFile;
 use super::survey::{Report, Rival, Survey, Task};
 use super::unpack::Format;
-use super::{Files, Key, OpenFile, identity, same_file};
-use crate::config::Compressed;
+use super::{FileSet, Files, Key, OpenFile, identity, same_file};
+use crate::config::{Compressed, StartAt};
 use crate::source::{Copied, Expected, Handle, Met};
 
 /// A file last written so long ago is taken for written.
@@ -88,6 +88,14 @@ enum Stage {
     },
 }
 
+/// What lies where a file is sought.
+pub(super) enum Sought {
+    Ordinary,
+    Packed(Box<Met>),
+    /// Compressed, and to be met by a search.
+    Waiting,
+}
+
 type Stamp = (u64, i64, i64);
 
 fn stamp(found: &Metadata) -> Stamp {
@@ -137,6 +145,11 @@ impl Copies {
         true
     }
 
+    /// Whether a file that is gone may turn up in one that was not looked through yet.
+    pub(super) fn may_hold(&self, original: &Path) -> bool {
+        self.waiting.values().any(|waiting| identity::is_kin(waiting.file.plain.path(), original))
+    }
+
     pub(super) fn grew(&mut self, handle: Handle) {
         if !self.grown.contains(&handle) {
             self.grown.push(handle);
@@ -168,31 +181,35 @@ impl Files {
             self.note_skipped(key);
             return Ok(true);
         }
-        let Some(mut plain) = PlainFile::open(path)? else { return Ok(true) };
-        let head = head(format, plain.file()?)?;
-        if Format::of(&head).is_some() {
+        let Some(file) = Found::open(set, path, format, self.at_end)? else { return Ok(true) };
+        if Format::of(&file.head).is_some() {
             tracing::warn!(path = %path.display(), "compressed twice, not read");
             self.note_skipped(key);
             return Ok(true);
         }
-        plain.sighted(path);
-        plain.park();
-        let mut file = Found {
-            plain,
-            format,
-            head,
-            source: set.name.clone(),
-            at_end: self.at_end && set.start_at == crate::config::StartAt::End,
-            lineage: set.lineage_path(path).into_os_string().into_encoded_bytes(),
-            stamp: stamp(found),
-            stamp_before: None,
-        };
-        if is_settled(found) {
-            file.stamp_before = Some(file.stamp);
-        }
         let alike = !self.alike(&file).is_empty();
         self.copies.waiting.insert(key, Waiting { file, stage: Stage::New, alike });
         Ok(true)
+    }
+
+    /// Opens a compressed file that no search finds; it is looked through at once.
+    pub(super) fn seek_packed(&mut self, set: usize, path: &Path) -> io::Result<Sought> {
+        let key = identity::key(&std::fs::metadata(path)?);
+        if self.copies.waiting.contains_key(&key) || self.copies.twins.contains_key(&key) {
+            return Ok(Sought::Waiting);
+        }
+        let begin = identity::begin(path)?.unwrap_or_default();
+        let (Some(format), Some(set)) = (Format::of(&begin), self.sets.get(set)) else {
+            return Ok(Sought::Ordinary);
+        };
+        let mut file = match Found::open(set, path, format, false)? {
+            Some(file) if set.compressed == Compressed::Read => file,
+            _ => return Ok(Sought::Waiting),
+        };
+        let report = self.task(&mut file)?.run()?;
+        let packed = Packed::new(format, file.head.clone(), report.survey);
+        let met = self.admit(file, packed, None);
+        Ok(met.map_or(Sought::Waiting, |met| Sought::Packed(Box::new(met))))
     }
 
     /// Goes on with the waiting ones after a search; what is to be read is added to `met`.
@@ -566,6 +583,25 @@ impl Files {
 }
 
 impl Found {
+    fn open(set: &FileSet, path: &Path, format: Format, at_end: bool) -> io::Result<Option<Self>> {
+        let Some(mut plain) = PlainFile::open(path)? else { return Ok(None) };
+        let found = plain.file()?.metadata()?;
+        let head = head(format, plain.file()?)?;
+        plain.sighted(path);
+        plain.park();
+        let stamp = stamp(&found);
+        Ok(Some(Self {
+            plain,
+            format,
+            head,
+            source: set.name.clone(),
+            at_end: at_end && set.start_at == StartAt::End,
+            lineage: set.lineage_path(path).into_os_string().into_encoded_bytes(),
+            stamp,
+            stamp_before: is_settled(&found).then_some(stamp),
+        }))
+    }
+
     /// Compressing keeps the time of the last write, and what was written last is the younger.
     fn age(&self) -> i128 {
         let (_, seconds, nanos) = self.stamp;

@@ -74,6 +74,18 @@ pub(super) fn is_kin(later: &Path, original: &Path) -> bool {
     later.starts_with(stem)
 }
 
+/// The name a file had before it was rotated and compressed: `app.log` of `app.log.1.gz` and of `app.log-20261127.zst`.
+pub(super) fn unrotated(path: &Path) -> PathBuf {
+    let plain = if has_packed_name(path) { path.with_extension("") } else { path.to_path_buf() };
+    let name = plain.file_name().map(OsStr::as_bytes).unwrap_or_default();
+    let is_number = |byte: &u8| byte.is_ascii_digit() || b".-_:".contains(byte);
+    let len = name.iter().rposition(|byte| !is_number(byte)).map_or(0, |last| last + 1);
+    match name.get(..len) {
+        Some(base) if !base.is_empty() => plain.with_file_name(OsStr::from_bytes(base)),
+        _ => plain,
+    }
+}
+
 /// Files beside `original` whose names say that they may be compressed copies of it.
 pub(super) fn packed_kin(original: &Path) -> Vec<PathBuf> {
     let entries = original.parent().and_then(|folder| std::fs::read_dir(folder).ok());

@@ -31,7 +31,7 @@ use garam_proto::{Descriptor, FileDescriptor, FileMatch, SourceName};
 
 use budget::{Budget, Worth};
 use bytes::Bytes;
-use copies::Copies;
+use copies::{Copies, Sought};
 pub use discover::{BadGlob, FileSet};
 pub use inspect::{Condition, inspect};
 use packed::Packed;
@@ -375,7 +375,11 @@ impl Source for Files {
         let path = identity::path_of(wanted);
         let set = self.sets.iter().position(|set| set.matches(&path))?;
         let found = identity::find_sibling(wanted, &path)?;
-        let met = self.take(set, &found).ok().flatten()?;
+        let met = match self.seek_packed(set, &found).ok()? {
+            Sought::Ordinary => self.take(set, &found).ok().flatten()?,
+            Sought::Packed(met) => *met,
+            Sought::Waiting => return None,
+        };
         let file = &mut self.open.get_mut(&met.handle)?.plain;
         if !self.sets.iter().any(|set| set.matches(&found)) {
             file.begin_search();
@@ -388,7 +392,9 @@ impl Source for Files {
     fn is_reachable(&self, wanted: &Descriptor) -> bool {
         let Descriptor::File(wanted) = wanted else { return false };
         // Of a path that no table names any more, absence means nothing.
-        self.sets.iter().any(|set| set.matches(&identity::path_of(wanted)))
+        let path = identity::path_of(wanted);
+        self.sets.iter().any(|set| set.matches(&path))
+            && !self.copies.may_hold(&path)
             && identity::folder_is_there(wanted)
     }
 
@@ -517,12 +523,13 @@ impl Source for Files {
         self.replace_by_copy(handle, position)
     }
 
-    /// The core registered the original under the path that its lineage is named after.
+    /// The core registered the original under the name it had before it was rotated.
     fn sought(&mut self, handle: Handle) -> io::Result<Descriptor> {
         let file = self.opened(handle)?;
         let mut descriptor = file.describe()?;
         if file.packed.is_some() {
-            descriptor.path.clone_from(&file.lineage);
+            let original = identity::unrotated(file.plain.path());
+            descriptor.path = original.into_os_string().into_encoded_bytes();
         }
         Ok(Descriptor::File(descriptor))
     }

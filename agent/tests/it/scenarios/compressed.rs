@@ -21,7 +21,7 @@ fn pack(plain: &[u8], suffix: &str) -> Vec<u8> {
 }
 
 /// Compresses a file as the usual programs do: the copy first, with the original's time, then the original goes.
-fn compress(path: &Path, suffix: &str) {
+pub(crate) fn compress(path: &Path, suffix: &str) {
     let copy = path.with_file_name(format!("{}.{suffix}", name(path)));
     let mut file = fs::File::create(&copy).unwrap();
     file.write_all(&pack(&fs::read(path).unwrap(), suffix)).unwrap();
@@ -170,7 +170,7 @@ fn h18_a_damaged_copy_gives_its_whole_lines_and_a_gap() {
             let mut trial = Trial::new("a.log*", "compressed_wait = \"1s\"");
             let mut original = Oracle::default();
             let path = trial.host.log("a.log");
-            original.append(&path, 2_000);
+            original.append(&path, 8_000);
             let mut size = None;
             if known {
                 trial.hold_later(true);

@@ -26,6 +26,7 @@ use garam_proto::message::Hold;
 use crate::agent::Host;
 use crate::core::{Core, eventually};
 use crate::oracle::Oracle;
+pub(crate) use compressed::compress;
 
 /// A core, a host and the lines written on it.
 pub(super) struct Trial {
