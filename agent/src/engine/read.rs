@@ -4,6 +4,7 @@
 //! file that is written is looked at every `linger`, an idle one less and less often; nothing is read while the window is
 //! full, the stream held, the checkpoint unwritable, or an older origin of the lineage unfinished.
 
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use garam_proto::message::{ClaimReason, Gap, GapReason, Retire};
@@ -17,6 +18,8 @@ use crate::source::{Copied, CutLimits, Read, Seen};
 const TROUBLE_RETRY: Duration = Duration::from_secs(1);
 /// Between two turns on the way to a position that takes time to reach.
 const NEARER: Duration = Duration::from_millis(2);
+/// Until somebody else may be done.
+const OTHERS_FIRST: Duration = Duration::from_millis(200);
 
 impl Engine {
     pub(super) fn attend(&mut self, id: Id, now: Instant, outbox: &mut Outbox<'_>) -> Next {
@@ -26,7 +29,6 @@ impl Engine {
         if self.connection.is_none() || self.stopping.is_some() {
             return Next::At(now + self.interval(id, now));
         }
-        let near = self.is_near(id);
         let Some(origin) = self.origins.get(&id) else { return Next::Gone };
         match origin.stage {
             _ if origin.is_unborn() => Next::At(now + self.interval(id, now)),
@@ -35,7 +37,6 @@ impl Engine {
                 Next::Answer
             }
             Stage::Held { until } if now < until => Next::At(until),
-            Stage::Unclaimed | Stage::Held { .. } if !near => Next::At(now + NEARER),
             Stage::Unclaimed | Stage::Held { .. } => self.claim(id, outbox),
             Stage::Claiming { .. } => Next::Answer,
             Stage::Open { .. } if origin.lost.is_some() => self.finish_lost(id, outbox),
@@ -66,7 +67,9 @@ impl Engine {
             Ok(Seen::Broken(GapReason::Removed)) if origin.generation == Generation::NIL => {
                 Some(Next::Gone)
             }
-            Ok(Seen::Broken(GapReason::Removed)) if self.go_on_in_copy(id) => Some(Next::At(now)),
+            Ok(Seen::Broken(GapReason::Removed)) if self.go_on_in_copy(id) => {
+                Some(Next::At(now + TROUBLE_RETRY))
+            }
             Ok(Seen::Broken(reason)) => {
                 self.break_off(id, reason, now);
                 Some(Next::At(now))
@@ -202,8 +205,9 @@ impl Engine {
                         self.break_off(id, reason, now);
                         Next::At(now)
                     }
-                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                        Next::At(now + NEARER)
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => Next::At(now + NEARER),
+                    Err(error) if error.kind() == ErrorKind::ResourceBusy => {
+                        Next::At(now + OTHERS_FIRST)
                     }
                     Err(error) => self.trouble(id, &error, now),
                     _ => {
@@ -274,18 +278,7 @@ impl Engine {
         Next::Gone
     }
 
-    /// Whether reading can begin where the origin stands; a compressed file may take some turns to get there.
-    fn is_near(&mut self, id: Id) -> bool {
-        let Some(origin) = self.origins.get(&id) else { return true };
-        if !matches!(origin.stage, Stage::Unclaimed | Stage::Held { .. }) {
-            return true;
-        }
-        let position = origin.acked.position;
-        // What cannot be read now shows when it is claimed and read back.
-        origin.handle.is_none_or(|handle| self.source.approach(handle, position).unwrap_or(true))
-    }
-
-    /// Whether a compressed copy took the place of a file that cannot be read any more.
+    /// Whether a compressed copy took the place of a file that cannot be read any more, or may yet do so.
     pub(super) fn go_on_in_copy(&mut self, id: Id) -> bool {
         let Some(origin) = self.origins.get_mut(&id) else { return false };
         let Some(handle) = origin.handle else { return false };
@@ -296,7 +289,8 @@ impl Engine {
                 self.saved.mark_dirty();
                 true
             }
-            Copied::No | Copied::Later => false,
+            Copied::Later => true,
+            Copied::No => false,
         }
     }
 

@@ -194,7 +194,8 @@ pub trait Source: Send {
     /// Looks at the origin without reading it; `position` and `tail_hash` say how far it was read.
     fn look(&mut self, handle: Handle, position: u128, tail_hash: u64) -> io::Result<Seen>;
 
-    /// Reads the block that begins at `position` into `buffer`, replacing what is in it.
+    /// Reads the block that begins at `position` into `buffer`, replacing what is in it. `WouldBlock`: it takes another turn to
+    /// get there; `ResourceBusy`: others are to be read first.
     fn read(
         &mut self,
         handle: Handle,
@@ -215,11 +216,6 @@ pub trait Source: Send {
     /// Whether something older of the lineage was found that cannot be read yet.
     fn awaits(&self, _handle: Handle) -> bool {
         false
-    }
-
-    /// Moves towards a position, where that takes time; true when it can be read there. Called again until then.
-    fn approach(&mut self, _handle: Handle, _position: u128) -> io::Result<bool> {
-        Ok(true)
     }
 
     /// From where on the content is known to be unreadable for ever.

@@ -206,8 +206,13 @@ impl Files {
             Some(file) if set.compressed == Compressed::Read => file,
             _ => return Ok(Sought::Waiting),
         };
-        let report = self.task(&mut file)?.run()?;
-        let packed = Packed::new(format, file.head.clone(), report.survey);
+        let packed = match self.known_as(&file) {
+            Some(packed) => packed,
+            None => {
+                let report = self.task(&mut file)?.run()?;
+                Packed::new(format, file.head.clone(), report.survey)
+            }
+        };
         let met = self.admit(file, packed, None);
         Ok(met.map_or(Sought::Waiting, |met| Sought::Packed(Box::new(met))))
     }
@@ -232,28 +237,30 @@ impl Files {
         }
     }
 
-    /// Of the two that were read to their end before the agent was stopped, no survey is needed.
+    /// What was read to its end before the agent was stopped needs no survey.
     fn admit_known(&mut self, met: &mut Vec<Met>) {
-        let mut known = Vec::new();
-        for (&key, waiting) in &self.copies.waiting {
-            let Some(now) = describe(&waiting.file) else { continue };
-            let entry = self.copies.expected.iter().find(|entry| {
-                let registered = &entry.descriptor;
-                same_file(registered, &now, true)
-                    && begins(&waiting.file.head, registered)
-                    && entry.mark >= entry.seen
-            });
-            if let (Stage::New, Some(entry)) = (&waiting.stage, entry)
-                && let Ok(end) = u64::try_from(entry.mark)
-            {
-                known.push((key, end, entry.tail_hash));
+        let new = self.copies.waiting.iter().filter(|(_, w)| matches!(w.stage, Stage::New));
+        let known: Vec<(Key, Packed)> = new
+            .filter_map(|(&key, w)| self.known_as(&w.file).map(|packed| (key, packed)))
+            .collect();
+        for (key, packed) in known {
+            if let Some(waiting) = self.copies.waiting.remove(&key) {
+                met.extend(self.admit(waiting.file, packed, None));
             }
         }
-        for (key, end, tail) in known {
-            let Some(Waiting { file, .. }) = self.copies.waiting.remove(&key) else { continue };
-            let packed = Packed::finished(file.format, file.head.clone(), file.stamp.0, end, tail);
-            met.extend(self.admit(file, packed, None));
-        }
+    }
+
+    /// The content of a file that the checkpoint remembers as read to its end.
+    fn known_as(&self, file: &Found) -> Option<Packed> {
+        let now = file.plain.describe_as(&file.head);
+        let entry = self.copies.expected.iter().find(|entry| {
+            entry.mark >= entry.seen
+                && same_file(&entry.descriptor, &now, true)
+                && begins(&file.head, &entry.descriptor)
+        })?;
+        let end = u64::try_from(entry.mark).ok()?;
+        let head = file.head.clone();
+        Some(Packed::finished(file.format, head, file.stamp.0, end, entry.tail_hash))
     }
 
     fn start_survey(&mut self, now: Instant) {
@@ -485,8 +492,10 @@ impl Files {
             "goes on in its compressed copy"
         );
         let old = open.plain.key();
+        let mut packed = twin.packed;
+        packed.was_as_long_as(open.plain.size_seen());
         open.plain = twin.file.plain;
-        open.packed = Some(twin.packed);
+        open.packed = Some(packed);
         let new = open.plain.key();
         let described = open.describe();
         if self.by_key.get(&old) == Some(&handle) {
@@ -607,10 +616,6 @@ impl Found {
         let (_, seconds, nanos) = self.stamp;
         self.plain.age().min(i128::from(seconds) * 1_000_000_000 + i128::from(nanos))
     }
-}
-
-fn describe(file: &Found) -> Option<FileDescriptor> {
-    Some(file.plain.describe_as(&file.head))
 }
 
 /// Whether content with this head may be that of a registered file.

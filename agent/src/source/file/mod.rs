@@ -26,6 +26,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use garam_proto::hash::head_hash;
 use garam_proto::message::GapReason;
 use garam_proto::{Descriptor, FileDescriptor, FileMatch, SourceName};
 
@@ -72,6 +73,8 @@ struct OpenFile {
     age: i128,
     /// How far it had been read at the last look, and the hash before that.
     looked_at: (u128, u64),
+    /// Length and hash of the head of a parked file.
+    head: (u32, u64),
 }
 
 impl OpenFile {
@@ -84,6 +87,7 @@ impl OpenFile {
             reader: Reader::new(set.rules.clone()),
             source: set.name.clone(),
             looked_at: (0, 0),
+            head: (0, 0),
         }
     }
 
@@ -94,15 +98,16 @@ impl OpenFile {
         }
     }
 
-    /// Whether its content can begin so; of a file that cannot be read now anything is possible.
+    /// Whether its content can begin so.
     fn may_begin_with(&self, head: &[u8]) -> bool {
-        match &self.packed {
-            Some(packed) => packed.head().starts_with(head),
-            None => self
-                .plain
-                .file()
-                .and_then(|file| identity::head(file, head.len()))
-                .map_or(true, |own| own == head),
+        match (&self.packed, self.plain.file()) {
+            (Some(packed), _) => packed.head().starts_with(head),
+            (None, Ok(file)) => identity::head(file, head.len()).is_ok_and(|own| own == head),
+            // Parked: by what was seen of it.
+            (None, Err(_)) => {
+                let (len, hash) = self.head;
+                head.get(..len as usize).is_some_and(|head| head_hash(head) == hash)
+            }
         }
     }
 
@@ -178,7 +183,10 @@ impl Files {
 
     /// The hash before a position of a compressed file, when it is known without decompressing anything.
     fn known_tail(&self, handle: Handle, position: u128) -> Option<u64> {
-        self.open.get(&handle)?.packed.as_ref()?.known_tail(position)
+        let file = self.open.get(&handle)?;
+        let packed = file.packed.as_ref()?;
+        let (looked_at, tail) = file.looked_at;
+        packed.known_tail(position).or_else(|| (looked_at == position).then_some(tail))
     }
 
     /// The file with its descriptor open.
@@ -202,6 +210,8 @@ impl Files {
         while let Some(handle) = self.budget.surplus(|handle| worth(&self.open, handle)) {
             self.budget.remove(handle);
             if let Some(file) = self.open.get_mut(&handle) {
+                let head = file.plain.describe().map(|now| (now.head_len, now.head_hash));
+                file.head = head.unwrap_or_default();
                 file.plain.park();
                 file.packed.iter().for_each(Packed::drop_cursor);
             }
@@ -473,8 +483,8 @@ impl Source for Files {
         limits: &CutLimits,
         buffer: &mut Vec<u8>,
     ) -> io::Result<Read> {
-        if !self.approach(handle, position)? {
-            return Err(io::ErrorKind::WouldBlock.into());
+        if self.is_final(handle) {
+            self.approach(handle, position)?;
         }
         let OpenFile { plain, packed, reader, .. } = self.opened(handle)?;
         match packed {
@@ -496,23 +506,6 @@ impl Source for Files {
 
     fn awaits(&self, handle: Handle) -> bool {
         self.awaits_copy(handle)
-    }
-
-    fn approach(&mut self, handle: Handle, position: u128) -> io::Result<bool> {
-        let Some(file) = self.open.get(&handle) else { return Ok(true) };
-        let Some(packed) = &file.packed else { return Ok(true) };
-        let idle = position >= u128::from(packed.end()) && packed.known_tail(position).is_some();
-        if idle {
-            return Ok(true);
-        }
-        if file.cursor_age().is_none() && !self.has_cursor_left() {
-            return Ok(false);
-        }
-        let file = self.opened(handle)?;
-        match &file.packed {
-            Some(packed) => packed.approach(file.plain.file()?, position),
-            None => Ok(true),
-        }
     }
 
     fn lost_from(&self, handle: Handle) -> Option<u128> {
@@ -588,6 +581,20 @@ impl Source for Files {
 }
 
 impl Files {
+    /// Goes a bounded part of the way to a position of a compressed file; an error until it is reached.
+    fn approach(&mut self, handle: Handle, position: u128) -> io::Result<()> {
+        let holds_cursor = self.open.get(&handle).is_some_and(|file| file.cursor_age().is_some());
+        if !holds_cursor && !self.has_cursor_left() {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
+        let file = self.opened(handle)?;
+        let Some(packed) = &file.packed else { return Ok(()) };
+        match packed.approach(file.plain.file()?, position)? {
+            true => Ok(()),
+            false => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
     /// Whether one more file may be decompressed; who rested for long makes room.
     fn has_cursor_left(&self) -> bool {
         let ages = || self.open.values().filter(|file| file.cursor_age().is_some());

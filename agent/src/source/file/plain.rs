@@ -152,6 +152,11 @@ impl PlainFile {
         }
     }
 
+    /// How long it is, or was when it was last open.
+    pub(super) fn size_seen(&self) -> u64 {
+        self.size().unwrap_or(self.parked_size)
+    }
+
     /// Whether nothing links to it any more, and whether it left its place long enough ago, without a look at its content.
     pub(super) fn links(&mut self, hold: Duration) -> io::Result<(bool, bool)> {
         self.unlinked = match &self.file {

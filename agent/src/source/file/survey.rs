@@ -86,7 +86,8 @@ impl Task {
         for rival in self.rivals {
             let (handle, same) = match rival {
                 Rival::Gone { handle, end, tail } => {
-                    (handle, survey.end == end && survey.tails.get(&end) == Some(&tail))
+                    let same = survey.tails.get(&end) == Some(&tail);
+                    (handle, end > 0 && survey.end >= end && same)
                 }
                 Rival::Open { handle, file, format } => {
                     (handle, begins_with(&file, format, &self.file, self.format, survey.end)?)

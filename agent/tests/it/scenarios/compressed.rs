@@ -285,6 +285,42 @@ fn h18_content_decides_not_the_name() {
 }
 
 #[test]
+fn h18_a_member_is_appended_to_what_was_read() {
+    for suffix in SUFFIXES {
+        let mut trial = Trial::new("*.log*", "");
+        let plain = trial.host.folder.path().join("plain");
+        trial.host.start();
+        for _ in 0..3 {
+            trial.oracle.append(&plain, 100);
+            let member = pack(&fs::read(&plain).unwrap(), suffix);
+            let path = trial.host.log(&format!("a.log.{suffix}"));
+            let mut file = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+            file.write_all(&member).unwrap();
+            fs::remove_file(&plain).unwrap();
+            trial.settle();
+        }
+        assert_eq!(trial.origins(), 1);
+        trial.again();
+        assert_eq!(trial.core.lines("raw"), trial.oracle.written);
+    }
+}
+
+#[test]
+fn h18_many_lineages_share_few_decoders() {
+    let mut trial = Trial::with_ship("*.log*", "", "block_size = \"64KiB\"");
+    for number in 0..12 {
+        let plain = trial.host.folder.path().join("plain");
+        trial.oracle.append(&plain, 4_000);
+        let packed = pack(&fs::read(&plain).unwrap(), SUFFIXES[number % 2]);
+        fs::write(trial.host.log(&format!("{number}.log.gz")), packed).unwrap();
+        fs::remove_file(&plain).unwrap();
+    }
+    trial.host.start();
+    trial.settle();
+    assert_eq!(trial.origins(), 12);
+}
+
+#[test]
 fn h18_skipped_by_configuration() {
     let mut trial = Trial::new("a.log*", "compressed = \"skip\"");
     trial.append("a.log", 10);
