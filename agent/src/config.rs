@@ -133,8 +133,8 @@ pub struct FileTable {
     /// `utf-8` (bytes pass unchanged), `utf-16le`, `utf-16be` or `iso-8859-1`. Default `utf-8`.
     #[serde(default)]
     pub encoding: Encoding,
-    /// `read` or `skip`: what becomes of files that are compressed with gzip or zstd, by their content. Read means what they hold, each
-    /// of its lines once, also when the file it was made from was read before. Default `read`.
+    /// `read` or `skip`: what becomes of files that are compressed with gzip or zstd, known by their content. Read means
+    /// what they hold, each line once, also when the file it was made from was read before. Default `read`.
     #[serde(default)]
     pub compressed: Compressed,
     /// How long a compressed file that is not complete must stay as it is until it counts as damaged, 1 s to 1 day. Default 60 s.

@@ -1,15 +1,18 @@
 //! Compressed files among the others: which of them hold what another file held, and which are files of their own.
 //!
 //! ```text
-//! sighted ─► waiting ─survey─► whole ─┬─ what an open file holds ─► twin ─ that file is let go ─► its body
-//!               ▲                     └─ anything else ──────────────────────────────────────► met
-//!               └──── incomplete: until it grows, or stayed as it is for `compressed_wait` ──► damaged, met
+//! sighted ─► waiting ─survey─► whole ─┬─ what an open file holds ─► twin ─ that is let go ─► its body
+//!               ▲                     └─ anything else ───────────────────────────────────► met
+//!               └─ incomplete: until it grows, or stayed as it is for `compressed_wait` ─► damaged, met
 //! ```
 //!
-//! In: paths of the walk. Out: [`Met`]s, or a new body for a handle. Promise: a copy is never read beside its original; it takes the
-//! original's place, with its position, when that is let go; a copy still being written is not begun; what nobody knows
-//! is read whole. Whether a file that is gone was this one is the engine's question ([`super::Files::fit`]): content decides.
+//! In: paths of the walk. Out: [`Met`]s, or a new body for a handle. Promise: a copy is never read beside its original; it
+//! takes the original's place, with its position, when that is let go; a copy still being written is not begun; what
+//! nobody knows is read whole. Whether a file that is gone was this one is the engine's question: content decides.
 //! Not here: decompression ([`super::packed`]), the pass through a file ([`super::survey`]).
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::fs::Metadata;
@@ -44,7 +47,9 @@ pub(super) struct Copies {
     /// Files that grew after they were met: what they hold now is looked at again.
     grown: Vec<Handle>,
     growing: Option<(Handle, Receiver<io::Result<Report>>)>,
+    /// What the checkpoint knew, as long as that may spare a pass through a file.
     expected: Vec<Expected>,
+    searched: bool,
 }
 
 /// A compressed file before anything is decided about it.
@@ -109,6 +114,9 @@ impl Copies {
 
     /// Before the walks of a search.
     pub(super) fn begin_round(&mut self) {
+        if std::mem::replace(&mut self.searched, true) && self.waiting.is_empty() {
+            self.expected = Vec::new();
+        }
         self.each(|file| file.stamp_before = Some(file.stamp));
     }
 

@@ -416,7 +416,12 @@ impl Source for Files {
         let packed = file.packed.is_some();
         let fit = match (same_file(registered, &now, known.own), head_matches) {
             (true, false) => return Ok(Fit::Rewritten),
-            (true, true) => Fit::Exact,
+            (true, true) => {
+                if let (Some(packed), Ok(seen)) = (&mut file.packed, u64::try_from(known.seen)) {
+                    packed.was_as_long_as(seen);
+                }
+                Fit::Exact
+            }
             (false, _) if packed => {
                 let entry = Expected::of(registered, &known);
                 let copy = self.is_copy_of(handle, &entry, known.own)?;

@@ -1,8 +1,8 @@
 //! A compressed file as plain bytes: positions, head and tail hashes are those of what it holds.
 //!
-//! In: the open file and what a [`Survey`] found in it. Out: [`Bytes`]. Promise: the content is decompressed forward; memory is a window
-//! around the position that is read, a decoder while it is being read, and nothing once it was read. Of a damaged file
-//! only whole lines before the damage are content; what lies behind hashes to 0, as a gap does in the core.
+//! In: the open file and what a [`Survey`] found in it. Out: [`Bytes`]. Promise: the content is decompressed forward; memory
+//! is a window around the position that is read, a decoder while it is being read, and nothing once it was read. Of a
+//! damaged file only whole lines before the damage are content; what lies behind hashes to 0, as a gap does in the core.
 //! A restart in the middle decompresses what lies before without sending it, a bounded part a turn ([`Packed::approach`]).
 //! Not here: which file holds what another one held ([`super::copies`]).
 

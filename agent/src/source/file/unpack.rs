@@ -1,8 +1,8 @@
 //! Decompression of a gzip or zstd file, forward from its beginning.
 //!
-//! In: an open file. Out: its plain bytes in order, over all members and frames. Promise: memory is the format's window (32 KiB for gzip,
-//! at most 128 MiB for zstd, which is what `zstd -d` takes without being told) and one buffer, whatever the ratio; checksums
-//! of the formats are verified. Not here: positions ([`super::packed`]), who reads ([`super`]).
+//! In: an open file. Out: its plain bytes in order, over all members and frames. Promise: memory is the format's window
+//! (32 KiB for gzip, at most 128 MiB for zstd, which is what `zstd -d` takes without being told) and one buffer, whatever
+//! the ratio; the formats' checksums are verified. Not here: positions ([`super::packed`]), who reads ([`super`]).
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
