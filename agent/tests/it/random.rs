@@ -121,6 +121,8 @@ impl Play {
             Step::Compress(late) => {
                 self.settle();
                 self.compress(*late);
+                // Written to the older file after the younger one was born: in order only when nobody writes on.
+                self.settle();
             }
             Step::CopyTruncate => {
                 self.settle();

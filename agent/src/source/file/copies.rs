@@ -565,8 +565,8 @@ impl Files {
             return Ok(false);
         }
         let long_head = registered.head_len as usize >= garam_proto::hash::HEAD_MIN_BYTES;
-        let full_tail = entry.mark >= super::plain::FULL_TAIL;
-        if !own && !(long_head && full_tail) {
+        let long = long_head && entry.mark >= super::plain::FULL_TAIL;
+        if !own && !long {
             return Ok(false);
         }
         // The original is still there: what it holds is read from it.
@@ -577,7 +577,7 @@ impl Files {
         if own && damaged.is_none() && u128::from(packed.end()) < entry.seen {
             return Ok(false);
         }
-        if own && !kin && !(long_head && full_tail) {
+        if own && !kin && !long {
             return Ok(false);
         }
         let same = match damaged {
@@ -619,10 +619,11 @@ impl Found {
         }))
     }
 
-    /// Compressing keeps the time of the last write, and what was written last is the younger.
+    /// Compressing keeps the time of the last write. Whatever was born then or later is younger, also in the same tick of the
+    /// kernel's clock.
     fn age(&self) -> i128 {
         let (_, seconds, nanos) = self.stamp;
-        self.plain.age().min(i128::from(seconds) * 1_000_000_000 + i128::from(nanos))
+        self.plain.age().min(i128::from(seconds) * 1_000_000_000 + i128::from(nanos)) - 1
     }
 }
 

@@ -118,12 +118,14 @@ impl FileSet {
         age.is_some_and(|age| age > limit)
     }
 
-    /// The path a lineage is named after: the file's own, or for `app.log.3` and `app.log.3.gz` the `app.log` it was rotated
-    /// from, if that is in this set too; so that successors of one file stay in order even when all are met at once.
+    /// The path a lineage is named after: the file's own, or for `app.log.3`, `app.log.3.gz` and `app.log-20261127.gz` the
+    /// `app.log` it was rotated from, if that is in this set too; so that successors of one file stay in order even when
+    /// all are met at once.
     pub fn lineage_path(&self, path: &Path) -> PathBuf {
+        // Of a compressed file nothing tells whose it is but its name, dated or numbered.
         if identity::has_packed_name(path) {
-            let plain = self.lineage_path(&path.with_extension(""));
-            return if self.matches(&plain) { plain } else { path.to_path_buf() };
+            let original = identity::unrotated(path);
+            return if self.matches(&original) { original } else { path.to_path_buf() };
         }
         let numbered = path
             .extension()
@@ -255,6 +257,7 @@ mod tests {
         let set = set(&["/l/app.log*"], &[]);
         assert_eq!(set.lineage_path(Path::new("/l/app.log.12")), Path::new("/l/app.log"));
         assert_eq!(set.lineage_path(Path::new("/l/app.log.12.gz")), Path::new("/l/app.log"));
+        assert_eq!(set.lineage_path(Path::new("/l/app.log-20261127.zst")), Path::new("/l/app.log"));
         assert_eq!(set.lineage_path(Path::new("/l/app.log-1")), Path::new("/l/app.log-1"));
         assert_eq!(set.lineage_path(Path::new("/other/app.log.1")), Path::new("/other/app.log.1"));
     }

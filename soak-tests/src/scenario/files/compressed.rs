@@ -58,7 +58,7 @@ fn rotate(trial: &mut Trial, to: &str, count: u64) -> anyhow::Result<()> {
 /// With gzip's own program, or as zstd's does it.
 async fn compress(trial: &Trial, name: &str, round: u32) -> anyhow::Result<()> {
     let path = trial.log(name);
-    if round % 2 == 0 {
+    if round.is_multiple_of(2) {
         let status = Command::new("gzip").arg(&path).status().await.context("cannot run gzip")?;
         anyhow::ensure!(status.success(), "gzip failed: {status}");
         return Ok(());
