@@ -23,6 +23,8 @@ use garam_disk::{Fs, RealFs};
 use garam_proto::{Descriptor, FileDescriptor, Generation, LineageId, SourceName, StreamName};
 use serde::{Deserialize, Serialize};
 
+use crate::source::Expected;
+
 const NAME: &str = "checkpoint";
 const PREVIOUS: &str = "checkpoint.prev";
 const TEMPORARY: &str = "checkpoint.tmp";
@@ -348,6 +350,16 @@ impl StoredEntry {
 impl Entry {
     pub fn described(&self) -> Descriptor {
         Descriptor::File(self.descriptor.clone())
+    }
+
+    /// What a source is told of it before the first search.
+    pub fn expected(&self) -> Expected {
+        Expected {
+            descriptor: self.descriptor.clone(),
+            mark: self.mark,
+            tail_hash: self.tail_hash,
+            seen: self.seen,
+        }
     }
 }
 

@@ -152,6 +152,13 @@ pub struct FileTable {
     /// A name of the WHATWG's list: `utf-8` (bytes pass unchanged), `utf-16le`, `windows-1252`, `shift_jis`, `gb18030` and so on;
     /// `iso-8859-1` is that itself. Default `utf-8`.
     pub encoding: Option<String>,
+    /// `read` or `skip`: what becomes of files that are compressed with gzip or zstd, known by their content. Read means
+    /// what they hold, each line once, also when the file it was made from was read before. Default `read`.
+    #[serde(default)]
+    pub compressed: Compressed,
+    /// How long a compressed file that is not complete must stay as it is until it counts as damaged, 1 s to 1 day. Default 60 s.
+    #[serde(default = "default_compressed_wait", with = "humantime_serde")]
+    pub compressed_wait: Duration,
     /// Leave out NUL bytes at the beginning of a line: holes of a crash or a truncation. Default false.
     #[serde(default)]
     pub skip_nul: bool,
@@ -164,6 +171,21 @@ pub enum StartAt {
     #[default]
     Beginning,
     End,
+}
+
+/// What becomes of compressed files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compressed {
+    #[default]
+    Read,
+    Skip,
+}
+
+pub(crate) const COMPRESSED_WAIT: Duration = Duration::from_secs(60);
+
+fn default_compressed_wait() -> Duration {
+    COMPRESSED_WAIT
 }
 
 fn default_state_dir() -> PathBuf {
@@ -338,6 +360,8 @@ impl FileTable {
         if let Some(quiet) = self.flush_partial {
             at.duration(&key("flush_partial"), quiet, Duration::from_millis(100), year)?;
         }
+        let (least, day) = (Duration::from_secs(1), Duration::from_secs(24 * 3600));
+        at.duration(&key("compressed_wait"), self.compressed_wait, least, day)?;
         let mut set =
             FileSet::new(name, stream, &self.include, &self.exclude, self.start_at, max_record)
                 .map_err(|e| {
@@ -354,6 +378,8 @@ impl FileTable {
         }
         set.ignore_older = self.ignore_older;
         set.flush_partial = self.flush_partial;
+        set.compressed = self.compressed;
+        set.compressed_wait = self.compressed_wait;
         Ok(set)
     }
 }

@@ -33,11 +33,12 @@ impl Engine {
                 if let Some(Ok(descriptor)) = origin.handle.map(|h| self.source.describe(h)) {
                     origin.descriptor = descriptor;
                 }
+                let sought = origin.handle.and_then(|h| self.source.sought(h).ok());
                 bytes += origin.descriptor.label().len() + 256;
                 queries.push(OpenQuery {
                     stream: origin.stream.clone(),
                     source: origin.source.clone(),
-                    descriptor: origin.descriptor.clone(),
+                    descriptor: sought.unwrap_or_else(|| origin.descriptor.clone()),
                 });
                 ids.push(id);
                 if queries.len() == MAX_OPENS || bytes >= OPEN_BYTES {
@@ -87,7 +88,13 @@ impl Engine {
             }
             let Some(origin) = self.origins.get_mut(&id) else { continue };
             match adopted.remove(&id) {
-                Some(candidate) => origin.adopt(candidate),
+                Some(candidate) => {
+                    let copy = origin.handle.filter(|handle| self.source.is_final(*handle));
+                    let own = copy.map(|_| origin.descriptor.clone());
+                    origin.adopt(candidate);
+                    // A copy is found again by what it is, not by what its original was.
+                    origin.descriptor = own.unwrap_or_else(|| origin.descriptor.clone());
+                }
                 None => origin.generation = mint(),
             }
             origin.stage = Stage::Unclaimed;
@@ -152,6 +159,7 @@ fn known(candidate: &Candidate) -> Known<'_> {
         descriptor: &candidate.descriptor,
         mark: candidate.mark,
         tail_hash: candidate.tail_hash,
+        seen: candidate.mark,
         own: false,
     }
 }

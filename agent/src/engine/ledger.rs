@@ -149,8 +149,7 @@ impl Engine {
             *totals.skipped_by.entry(NUL.into()).or_default() += settled.skipped;
         }
         if settled.gap > 0 {
-            let lost = self.origins.get(&id).and_then(|origin| origin.lost);
-            let reason = lost.map_or("unknown", |lost| lost.reason.name());
+            let reason = self.origins.get(&id).map_or("unknown", |origin| origin.gap_reason());
             *totals.gap_by.entry(reason.into()).or_default() += settled.gap;
         }
         self.saved.mark_dirty();
@@ -178,7 +177,6 @@ impl Engine {
         let gap = origin.gap_bytes + pending_gap;
         let holes = origin.skipped_bytes + origin.sent.iter().map(|sent| sent.skipped).sum::<u64>();
         let skipped_by = reasons([(BEFORE_START, bytes(origin.start)), (NUL, holes)]);
-        let lost = origin.lost.map_or("unknown", |lost| lost.reason.name());
         FileStatus {
             path,
             source: origin.source.to_string(),
@@ -195,7 +193,7 @@ impl Engine {
             unread: bytes(end - origin.cut.position),
             skipped: skipped_by.values().sum(),
             skipped_by,
-            gap_by: reasons([(lost, gap)]),
+            gap_by: reasons([(origin.gap_reason(), gap)]),
             lag_bytes: bytes(end.saturating_sub(origin.acked.position)),
             lag_s: origin.behind_since.map_or(0, |since| now.duration_since(since).as_secs()),
             records_acked: origin.records_acked,

@@ -23,11 +23,17 @@ impl Engine {
     /// One search: new origins are matched with the checkpoint, the others are asked for.
     pub(super) fn search(&mut self, now: Instant) {
         let mut met = self.source.discover();
+        let copies = met.iter().any(|met| self.source.is_final(met.handle));
         for fit in [Fit::Exact, Fit::ByContent] {
             met.retain(|met| !self.recall(met, fit, now));
         }
         for met in met {
             self.meet(met, now);
+        }
+        // A compressed file may be older than what was met before it.
+        if copies && self.connection.is_some() {
+            let all: Vec<Id> = self.origins.keys().copied().collect();
+            self.order(&all);
         }
         self.search_missing(now);
         self.wake_changed(now);
@@ -72,7 +78,8 @@ impl Engine {
     fn recall(&mut self, met: &Met, wanted: Fit, now: Instant) -> bool {
         for index in 0..self.missing.len() {
             let entry = &self.missing[index].0;
-            if entry.lost || !may_be(&entry.descriptor, &met.descriptor) {
+            let copy = self.source.is_final(met.handle) && entry.source == met.source;
+            if entry.lost || !(copy || may_be(&entry.descriptor, &met.descriptor)) {
                 continue;
             }
             let described = entry.described();
@@ -80,6 +87,7 @@ impl Engine {
                 descriptor: &described,
                 mark: entry.mark,
                 tail_hash: entry.tail_hash,
+                seen: entry.seen,
                 own: true,
             };
             match self.source.fit(met.handle, known) {
@@ -119,7 +127,10 @@ impl Engine {
         origin.stage = Stage::Unclaimed;
         if entry.stream == origin.stream {
             origin.generation = entry.generation;
-            origin.descriptor = entry.described();
+            // A copy is found again by what it is, not by what its original was.
+            if !self.source.is_final(met.handle) {
+                origin.descriptor = entry.described();
+            }
             origin.reason = ClaimReason::Known;
             origin.start = entry.start;
             origin.records_acked = entry.records_acked;

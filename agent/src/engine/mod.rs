@@ -190,13 +190,14 @@ pub struct Engine {
 impl Engine {
     pub fn new(
         settings: Settings,
-        source: Box<dyn Source>,
+        mut source: Box<dyn Source>,
         entries: Vec<Entry>,
         pool: Pool,
         snapshots: mpsc::Sender<Snapshot>,
         now: Instant,
     ) -> Self {
         let rate = Rate::new(settings.rate, now);
+        source.expect(entries.iter().map(Entry::expected).collect());
         let missing = entries.into_iter().map(|entry| (entry, now)).collect();
         Self {
             settings,

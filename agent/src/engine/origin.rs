@@ -101,6 +101,8 @@ pub(super) struct Origin {
     /// It will not grow any more.
     pub(super) ended: bool,
     pub(super) troubled: bool,
+    /// Its gap is the end of a damaged compressed file.
+    pub(super) damaged: bool,
     pub(super) records_acked: u64,
     pub(super) gap_bytes: u64,
     pub(super) skipped_bytes: u64,
@@ -152,6 +154,7 @@ impl Origin {
             left: false,
             ended: false,
             troubled: false,
+            damaged: false,
             records_acked: 0,
             gap_bytes: 0,
             skipped_bytes: 0,
@@ -217,6 +220,15 @@ impl Origin {
             self.behind_since = None;
         } else {
             self.behind_since.get_or_insert(now);
+        }
+    }
+
+    /// Why bytes of it are a gap.
+    pub(super) fn gap_reason(&self) -> &'static str {
+        match self.lost {
+            Some(lost) => lost.reason.name(),
+            None if self.damaged => "damaged",
+            None => "unknown",
         }
     }
 

@@ -4,6 +4,7 @@
 //! file that is written is looked at every `linger`, an idle one less and less often; nothing is read while the window is
 //! full, the stream held, the checkpoint unwritable, or an older origin of the lineage unfinished.
 
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use garam_proto::message::{ClaimReason, Gap, GapReason, Retire};
@@ -12,19 +13,23 @@ use garam_proto::{BlockHeader, Codec, Generation, Message, OriginId};
 use super::origin::{Frontier, Id, Lost, Sent, Stage};
 use super::{Engine, Next, Outbox};
 use crate::compress::{Job, RawBlock};
-use crate::source::{CutLimits, Read, Seen};
+use crate::source::{Copied, CutLimits, Read, Seen};
 
 const TROUBLE_RETRY: Duration = Duration::from_secs(1);
+/// Between two turns on the way to a position that takes time to reach.
+const NEARER: Duration = Duration::from_millis(2);
+/// Until somebody else may be done.
+const OTHERS_FIRST: Duration = Duration::from_millis(200);
 
 impl Engine {
     pub(super) fn attend(&mut self, id: Id, now: Instant, outbox: &mut Outbox<'_>) -> Next {
         if let Some(next) = self.look(id, now) {
             return next;
         }
-        let Some(origin) = self.origins.get(&id) else { return Next::Gone };
         if self.connection.is_none() || self.stopping.is_some() {
             return Next::At(now + self.interval(id, now));
         }
+        let Some(origin) = self.origins.get(&id) else { return Next::Gone };
         match origin.stage {
             _ if origin.is_unborn() => Next::At(now + self.interval(id, now)),
             Stage::Asking => {
@@ -62,6 +67,9 @@ impl Engine {
             // Deleted before anybody was told of it: there is nothing to end.
             Ok(Seen::Broken(GapReason::Removed)) if origin.generation == Generation::NIL => {
                 Some(Next::Gone)
+            }
+            Ok(Seen::Broken(GapReason::Removed)) if self.go_on_in_copy(id) => {
+                Some(Next::At(now + TROUBLE_RETRY))
             }
             Ok(Seen::Broken(reason)) => {
                 self.break_off(id, reason, now);
@@ -142,7 +150,10 @@ impl Engine {
         if self.saved.is_failing() {
             return Next::At(now + TROUBLE_RETRY);
         }
-        if self.waits_for_older(id) {
+        let awaits = |handle| self.source.awaits(handle);
+        if self.origins.get(&id).and_then(|origin| origin.handle).is_some_and(awaits)
+            || self.waits_for_older(id)
+        {
             return Next::At(now + self.settings.linger.max(Duration::from_millis(5)));
         }
         let Some(origin) = self.origins.get_mut(&id) else { return Next::Gone };
@@ -152,6 +163,9 @@ impl Engine {
         let quiet = now.duration_since(origin.last_change);
         let patience = self.settings.quiet * if origin.unlinked { 5 } else { 1 };
         let over = origin.ended || (origin.left && quiet >= patience);
+        if unread > 0 && self.source.lost_from(handle).is_some_and(|at| origin.cut.position >= at) {
+            return self.pass_damage(id, outbox);
+        }
         if unread == 0 {
             origin.exhausted_at = Some(now);
             if over && origin.sent.is_empty() {
@@ -173,6 +187,7 @@ impl Engine {
             return Next::At(at);
         }
         let Some(connection) = &self.connection else { return Next::Answer };
+        let over = over || self.source.is_final(handle);
         let flush = over || origin.flush_partial.is_some_and(|after| quiet >= after);
         let limits = CutLimits {
             block_size: self.settings.block_size,
@@ -190,6 +205,10 @@ impl Engine {
                     Ok(Read::Broken(reason)) => {
                         self.break_off(id, reason, now);
                         Next::At(now)
+                    }
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => Next::At(now + NEARER),
+                    Err(error) if error.kind() == ErrorKind::ResourceBusy => {
+                        Next::At(now + OTHERS_FIRST)
                     }
                     Err(error) => self.trouble(id, &error, now),
                     _ => {
@@ -237,8 +256,18 @@ impl Engine {
 
     /// The file is gone for good, or out of reach of the globs, and the core has all of it.
     fn let_go(&mut self, id: Id, now: Instant, outbox: &mut Outbox<'_>) -> Next {
-        let Some(origin) = self.origins.get(&id) else { return Next::Gone };
+        let Some(origin) = self.origins.get_mut(&id) else { return Next::Gone };
         let Some((slot, answer, _)) = origin.slot() else { return Next::Answer };
+        let position = origin.acked.position;
+        match origin.handle.map(|handle| self.source.take_copy(handle, position)) {
+            Some(Copied::Later) => return Next::At(now + TROUBLE_RETRY),
+            Some(Copied::Taken(descriptor)) => {
+                origin.descriptor = descriptor;
+                self.saved.mark_dirty();
+                return Next::At(now);
+            }
+            Some(Copied::No) | None => {}
+        }
         if origin.ended
             && let Some(Err(error)) = origin.handle.map(|handle| self.source.finished(handle))
         {
@@ -254,6 +283,48 @@ impl Engine {
             outbox.send(Job::Message(Message::from(Retire { slot, answer, mark })));
         }
         Next::Gone
+    }
+
+    /// Whether a compressed copy took the place of a file that cannot be read any more, or may yet do so.
+    pub(super) fn go_on_in_copy(&mut self, id: Id) -> bool {
+        let Some(origin) = self.origins.get_mut(&id) else { return false };
+        let Some(handle) = origin.handle else { return false };
+        match self.source.take_copy(handle, origin.cut.position) {
+            Copied::Taken(descriptor) => {
+                origin.descriptor = descriptor;
+                origin.unlinked = false;
+                self.saved.mark_dirty();
+                true
+            }
+            Copied::Later => true,
+            Copied::No => false,
+        }
+    }
+
+    /// What cannot be read for ever is a gap; the origin stays, so that it is known at the next start.
+    fn pass_damage(&mut self, id: Id, outbox: &mut Outbox<'_>) -> Next {
+        let Some(origin) = self.origins.get_mut(&id) else { return Next::Gone };
+        let Some((slot, answer, _)) = origin.slot() else { return Next::Answer };
+        let (from, to) = (origin.cut.position, origin.seen_end);
+        let gap = u64::try_from(to - from).unwrap_or(u64::MAX);
+        tracing::warn!(
+            file = origin.descriptor.label(),
+            bytes = gap,
+            "the end of a damaged compressed file is lost"
+        );
+        let to = Frontier { position: to, tail_hash: 0 };
+        origin.sent.push_back(Sent { to, charge: 0, records: 0, gap, skipped: 0 });
+        origin.cut = to;
+        origin.damaged = true;
+        outbox.send(Job::Message(Message::from(Gap {
+            slot,
+            answer,
+            from,
+            to: to.position,
+            at_least: false,
+            reason: GapReason::Truncated,
+        })));
+        Next::Answer
     }
 
     fn waits_for_older(&mut self, id: Id) -> bool {

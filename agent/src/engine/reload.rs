@@ -96,6 +96,9 @@ impl Engine {
                 return;
             }
             total -= bytes;
+            if self.go_on_in_copy(id) {
+                continue;
+            }
             let Some(origin) = self.origins.get_mut(&id) else { continue };
             tracing::warn!(
                 file = origin.descriptor.label(),

@@ -19,7 +19,7 @@ use std::io;
 use std::time::Duration;
 
 use garam_proto::message::GapReason;
-use garam_proto::{BlockKind, Descriptor, SourceName, StreamName};
+use garam_proto::{BlockKind, Descriptor, FileDescriptor, SourceName, StreamName};
 
 /// A source's own number for an origin it holds open. Never reused while the agent runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -72,8 +72,36 @@ pub struct Known<'a> {
     pub descriptor: &'a Descriptor,
     pub mark: u128,
     pub tail_hash: u64,
+    /// The largest end that was seen.
+    pub seen: u128,
     /// From this agent's own checkpoint: inode and path suffice where the file system has no birth times.
     pub own: bool,
+}
+
+/// A file of the checkpoint, told to the source before the first search.
+#[derive(Debug, Clone)]
+pub struct Expected {
+    pub descriptor: FileDescriptor,
+    pub mark: u128,
+    pub tail_hash: u64,
+    pub seen: u128,
+}
+
+impl Expected {
+    pub(crate) fn of(descriptor: &FileDescriptor, known: &Known<'_>) -> Self {
+        let descriptor = descriptor.clone();
+        Self { descriptor, mark: known.mark, tail_hash: known.tail_hash, seen: known.seen }
+    }
+}
+
+/// What became of an origin that is to be let go ([`Source::take_copy`]).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Copied {
+    No,
+    /// A copy of it may lie there, which nobody has looked through yet.
+    Later,
+    /// The handle reads a copy now, which goes by this descriptor.
+    Taken(Descriptor),
 }
 
 /// Whether the bytes before a position are still those that were read.
@@ -172,7 +200,8 @@ pub trait Source: Send {
     /// Looks at the origin without reading it; `position` and `tail_hash` say how far it was read.
     fn look(&mut self, handle: Handle, position: u128, tail_hash: u64) -> io::Result<Seen>;
 
-    /// Reads the block that begins at `position` into `buffer`, replacing what is in it.
+    /// Reads the block that begins at `position` into `buffer`, replacing what is in it. `WouldBlock`: it takes another turn to
+    /// get there; `ResourceBusy`: others are to be read first.
     fn read(
         &mut self,
         handle: Handle,
@@ -200,6 +229,34 @@ pub trait Source: Send {
     /// How many characters stand for bytes that are no text in what was read since the last time.
     fn replaced(&mut self) -> u64 {
         0
+    }
+
+    /// Tells what the checkpoint remembers, before the first search.
+    fn expect(&mut self, _known: Vec<Expected>) {}
+
+    /// Whether the origin will never grow, so that its last record is complete without an end.
+    fn is_final(&self, _handle: Handle) -> bool {
+        false
+    }
+
+    /// Whether something older of the lineage was found that cannot be read yet.
+    fn awaits(&self, _handle: Handle) -> bool {
+        false
+    }
+
+    /// From where on the content is known to be unreadable for ever.
+    fn lost_from(&self, _handle: Handle) -> Option<u128> {
+        None
+    }
+
+    /// The origin is let go: a copy of it may take its place, so that it goes on under the same handle.
+    fn take_copy(&mut self, _handle: Handle, _position: u128) -> Copied {
+        Copied::No
+    }
+
+    /// The descriptor to ask the core with.
+    fn sought(&mut self, handle: Handle) -> io::Result<Descriptor> {
+        self.describe(handle)
     }
 
     /// Origins that the last search saw changed, or that were told of since.

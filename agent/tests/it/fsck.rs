@@ -104,3 +104,26 @@ fn fsck_code(host: &Host) -> Option<i32> {
     });
     code
 }
+
+#[test]
+fn a_compressed_copy_is_where_the_file_went() {
+    let core = Core::start();
+    let mut host = Host::new(&core, "*.log*", "");
+    let mut oracle = Oracle::default();
+    oracle.append(&host.log("a.log"), 100);
+    host.start();
+    oracle.settle(&core);
+    assert_eq!(host.terminate(), Some(0));
+    oracle.append(&host.log("a.log"), 3);
+    fs::rename(host.log("a.log"), host.log("a.log.1")).unwrap();
+    crate::scenarios::compress(&host.log("a.log.1"), "gz");
+    let (code, files, json) = fsck(&host);
+    assert_eq!((code, files), (Some(0), vec![("a.log".into(), "moved".into())]), "{json}");
+    assert!(json["unread_bytes"].as_u64().unwrap() > 0);
+    host.start();
+    oracle.settle(&core);
+    assert_eq!(host.terminate(), Some(0));
+    let (code, files, json) = fsck(&host);
+    assert_eq!((code, files), (Some(0), vec![("a.log.1.gz".into(), "same".into())]), "{json}");
+    assert_eq!(json["unread_bytes"], 0);
+}

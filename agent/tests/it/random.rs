@@ -5,7 +5,9 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 
+use garam_agent::checkpoint::{self, Entry, Loaded};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -19,6 +21,8 @@ enum Step {
     /// Half a line now, its end with the next step of this kind or at the end.
     Half,
     Rotate,
+    /// The newest rotated file becomes a compressed one; so many lines are written to it before, while no agent runs.
+    Compress(usize),
     CopyTruncate,
     Rewrite(usize),
     Unlink,
@@ -34,6 +38,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (1usize..400).prop_map(Step::Append),
         2 => Just(Step::Half),
         3 => Just(Step::Rotate),
+        2 => prop_oneof![Just(0usize), 1usize..200].prop_map(Step::Compress),
         1 => Just(Step::CopyTruncate),
         1 => (1usize..300).prop_map(Step::Rewrite),
         1 => Just(Step::Unlink),
@@ -64,13 +69,22 @@ struct Play {
     half: Option<String>,
     rotated: usize,
     running: bool,
+    /// Of small copies too little was shipped to find them again without the agent's state: that would be a new generation.
+    compressed: bool,
 }
 
 fn play(steps: &[Step]) {
     let core = Core::start();
     let host = Host::new(&core, "app.log*", "exclude = [\"*.copy\"]");
-    let mut play =
-        Play { core, host, oracle: Oracle::default(), half: None, rotated: 0, running: false };
+    let mut play = Play {
+        core,
+        host,
+        oracle: Oracle::default(),
+        half: None,
+        rotated: 0,
+        running: false,
+        compressed: false,
+    };
     for step in steps {
         play.step(step);
     }
@@ -104,6 +118,12 @@ impl Play {
                 fs::rename(&path, self.host.log(&format!("app.log.{}", self.rotated))).ok();
                 self.wait_for_the_clock();
             }
+            Step::Compress(late) => {
+                self.settle();
+                self.compress(*late);
+                // Written to the older file after the younger one was born: in order only when nobody writes on.
+                self.settle();
+            }
             Step::CopyTruncate => {
                 self.settle();
                 if fs::copy(&path, self.host.log("app.log.copy")).is_ok() {
@@ -128,10 +148,33 @@ impl Play {
             Step::LoseState => {
                 self.host.kill();
                 self.running = false;
-                self.host.lose_state();
+                if !self.compressed {
+                    self.host.lose_state();
+                }
             }
             Step::Settle => self.settle(),
         }
+    }
+
+    fn compress(&mut self, late: usize) {
+        let rotated = self.host.log(&format!("app.log.{}", self.rotated));
+        let Some(found) = fs::metadata(&rotated).ok().filter(|found| found.len() > 0) else {
+            return;
+        };
+        let remembers = |entry: &Entry| {
+            entry.descriptor.inode == found.ino() && entry.mark == u128::from(found.len())
+        };
+        eventually(
+            "the checkpoint knows the file",
+            || matches!(checkpoint::load(&self.host.state()), Ok(Loaded::Entries(entries)) if entries.iter().any(remembers)),
+        );
+        if late > 0 {
+            self.host.kill();
+            self.running = false;
+            self.oracle.append(&rotated, late);
+        }
+        crate::scenarios::compress(&rotated, ["gz", "zst"][self.rotated % 2]);
+        self.compressed = true;
     }
 
     fn settle(&mut self) {

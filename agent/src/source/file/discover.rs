@@ -13,7 +13,8 @@ use std::time::{Duration, SystemTime};
 use garam_proto::{SourceName, StreamName};
 use globset::{Glob, GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
 
-use crate::config::StartAt;
+use super::identity;
+use crate::config::{Compressed, StartAt};
 use crate::lines::Rules;
 use crate::source::spool::Spool;
 
@@ -27,6 +28,10 @@ pub struct FileSet {
     /// Files not written for so long are not begun.
     pub ignore_older: Option<Duration>,
     pub flush_partial: Option<Duration>,
+    /// Whether compressed files are read.
+    pub compressed: Compressed,
+    /// How long an incomplete one must stay as it is before it counts as damaged.
+    pub compressed_wait: Duration,
     /// What is done to lines; `None`: nothing, they travel in blocks nobody looks into.
     pub rules: Option<Arc<Rules>>,
     /// The files are the segments of this spool.
@@ -88,6 +93,8 @@ impl FileSet {
             max_record,
             ignore_older: None,
             flush_partial: None,
+            compressed: Compressed::default(),
+            compressed_wait: crate::config::COMPRESSED_WAIT,
             rules: None,
             spool: None,
             include,
@@ -123,9 +130,15 @@ impl FileSet {
         age.is_some_and(|age| age > limit)
     }
 
-    /// The path a lineage is named after: the file's own, or for `app.log.3` the `app.log` it was rotated from, if that
-    /// is in this set too; so that successors of one file stay in order even when all are met at once.
+    /// The path a lineage is named after: the file's own, or for `app.log.3`, `app.log.3.gz` and `app.log-20261127.gz` the
+    /// `app.log` it was rotated from, if that is in this set too; so that successors of one file stay in order even when
+    /// all are met at once.
     pub fn lineage_path(&self, path: &Path) -> PathBuf {
+        // Of a compressed file nothing tells whose it is but its name, dated or numbered.
+        if identity::has_packed_name(path) {
+            let original = identity::unrotated(path);
+            return if self.matches(&original) { original } else { path.to_path_buf() };
+        }
         let numbered = path
             .extension()
             .is_some_and(|e| !e.is_empty() && e.as_encoded_bytes().iter().all(u8::is_ascii_digit));
@@ -263,6 +276,8 @@ mod tests {
     fn a_rotated_name_belongs_to_the_lineage_of_its_base() {
         let set = set(&["/l/app.log*"], &[]);
         assert_eq!(set.lineage_path(Path::new("/l/app.log.12")), Path::new("/l/app.log"));
+        assert_eq!(set.lineage_path(Path::new("/l/app.log.12.gz")), Path::new("/l/app.log"));
+        assert_eq!(set.lineage_path(Path::new("/l/app.log-20261127.zst")), Path::new("/l/app.log"));
         assert_eq!(set.lineage_path(Path::new("/l/app.log-1")), Path::new("/l/app.log-1"));
         assert_eq!(set.lineage_path(Path::new("/other/app.log.1")), Path::new("/other/app.log.1"));
     }

@@ -57,10 +57,43 @@ pub(super) fn has_packed_name(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "gz" || extension == "zst")
 }
 
-/// Whether the content begins as gzip or zstd do.
-pub(super) fn begins_packed(path: &Path) -> io::Result<bool> {
-    let begin = head(&super::plain::open(path)?, 4)?;
-    Ok(begin.starts_with(&[0x1f, 0x8b]) || begin == [0x28, 0xb5, 0x2f, 0xfd])
+/// The first bytes of a regular file, as many as tell what it is; `None` when something else lies there now.
+pub(super) fn begin(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let file = super::plain::open(path)?;
+    if !file.metadata()?.is_file() {
+        return Ok(None);
+    }
+    head(&file, 4).map(Some)
+}
+
+/// Whether a name says that this may be a later form of the other: `app.log.1.gz` of `app.log`, `app-2026-11-27.gz` of `app`.
+pub(super) fn is_kin(later: &Path, original: &Path) -> bool {
+    let name = |path: &Path| path.file_name().map(|name| name.as_bytes().to_vec());
+    let (Some(later), Some(original)) = (name(later), name(original)) else { return false };
+    let stem = original.split(|byte| *byte == b'.').next().unwrap_or_default();
+    later.starts_with(stem)
+}
+
+/// The name a file had before it was rotated and compressed: `app.log` of `app.log.1.gz` and of `app.log-20261127.zst`.
+pub(super) fn unrotated(path: &Path) -> PathBuf {
+    let plain = if has_packed_name(path) { path.with_extension("") } else { path.to_path_buf() };
+    let name = plain.file_name().map(OsStr::as_bytes).unwrap_or_default();
+    let is_number = |byte: &u8| byte.is_ascii_digit() || b".-_:".contains(byte);
+    let len = name.iter().rposition(|byte| !is_number(byte)).map_or(0, |last| last + 1);
+    match name.get(..len) {
+        Some(base) if !base.is_empty() => plain.with_file_name(OsStr::from_bytes(base)),
+        _ => plain,
+    }
+}
+
+/// Files beside `original` whose names say that they may be compressed copies of it.
+pub(super) fn packed_kin(original: &Path) -> Vec<PathBuf> {
+    let entries = original.parent().and_then(|folder| std::fs::read_dir(folder).ok());
+    let paths = entries.into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
+    let mut kin: Vec<PathBuf> =
+        paths.filter(|path| has_packed_name(path) && is_kin(path, original)).collect();
+    kin.sort_unstable();
+    kin
 }
 
 pub(super) fn path_of(descriptor: &FileDescriptor) -> PathBuf {

@@ -4,11 +4,16 @@
 //! rules as when an agent starts (`fit`), without a table of globs.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use garam_proto::FileDescriptor;
 
+use super::bytes::Bytes;
+use super::copies::begins;
+use super::packed::{Packed, head};
 use super::plain::PlainFile;
+use super::survey::Task;
+use super::unpack::Format;
 use super::{identity, same_file};
 use crate::source::Tail;
 
@@ -32,42 +37,74 @@ pub enum Condition {
     },
 }
 
-/// Looks for a registered file under its path, then by its inode beside it.
+/// Looks for a registered file under its path, by its inode beside it, then for a compressed copy of it beside it.
 pub fn inspect(registered: &FileDescriptor, mark: u128, tail_hash: u64) -> Condition {
     let own = identity::path_of(registered);
     let beside = identity::find_sibling(registered, &own);
-    for path in [Some(own), beside].into_iter().flatten() {
-        match compare(&path, registered, mark, tail_hash) {
+    for path in [Some(own.clone()), beside].into_iter().flatten() {
+        match compare(&path, registered, mark, tail_hash, true) {
             Ok(Some(condition)) => return condition,
             Ok(None) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Condition::Unreadable { path, error },
         }
     }
-    Condition::Missing
+    let copies = identity::packed_kin(&own);
+    let found = copies
+        .iter()
+        .find_map(|copy| compare(copy, registered, mark, tail_hash, false).ok().flatten());
+    found.unwrap_or(Condition::Missing)
 }
 
 /// `None` when another file lies there.
 fn compare(
-    path: &std::path::Path,
+    path: &Path,
     registered: &FileDescriptor,
     mark: u128,
     tail_hash: u64,
+    itself: bool,
 ) -> io::Result<Option<Condition>> {
     let is_file = identity::file_at(path)?.is_some();
     let Some(file) = is_file.then(|| PlainFile::open(path)).transpose()?.flatten() else {
         return Ok(None);
     };
-    if !same_file(registered, &file.describe()?, true) {
+    let format = Format::of(&identity::head(file.file()?, 4)?);
+    if !itself && (format.is_none() || registered.head_len == 0) {
         return Ok(None);
     }
+    let packed = format.map(|format| surveyed(format, &file, mark)).transpose()?;
+    let now = match &packed {
+        Some(packed) => file.describe_as(packed.head()),
+        None => file.describe()?,
+    };
+    if itself && !same_file(registered, &now, true) {
+        return Ok(None);
+    }
+    let view = packed.as_ref().map(|packed| file.file().map(|raw| packed.view(raw))).transpose()?;
+    let content: &dyn Bytes = view.as_ref().map_or(&file as &dyn Bytes, |view| view);
     // The core has no hash where nothing was shipped yet.
     let unknown = tail_hash == 0 && mark > 0;
-    let tail = file.check_tail(mark, tail_hash)?;
+    let tail = content.check_tail(mark, tail_hash)?;
     let same = tail == Tail::Same || (unknown && tail == Tail::Differs);
+    let head_matches = match &packed {
+        Some(packed) => begins(packed.head(), registered),
+        None => file.head_matches(registered)?,
+    };
+    let end = u128::from(packed.as_ref().map_or(content.size()?, Packed::end)).max(match packed {
+        Some(_) => mark,
+        None => 0,
+    });
     let path = path.to_path_buf();
-    Ok(Some(match same && file.head_matches(registered)? {
-        true => Condition::Same { path, end: u128::from(file.size()?) },
-        false => Condition::Rewritten { path },
-    }))
+    Ok(match same && head_matches {
+        true => Some(Condition::Same { path, end }),
+        false => itself.then_some(Condition::Rewritten { path }),
+    })
+}
+
+/// What a compressed file holds, looked through from its beginning to its end.
+fn surveyed(format: Format, file: &PlainFile, mark: u128) -> io::Result<Packed> {
+    let raw = file.file()?;
+    let marks = u64::try_from(mark).into_iter().collect();
+    let task = Task { file: raw.try_clone()?, format, marks, rivals: Vec::new() };
+    Ok(Packed::new(format, head(format, raw)?, task.run()?.survey))
 }

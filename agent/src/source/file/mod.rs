@@ -5,13 +5,20 @@
 //! until the engine closes it (beyond the budget, files that are read to their end are parked); directories, FIFOs, sockets and devices are passed over without being opened.
 //! Here: which files are known. In `budget` which of them are open, in `discover` the walk, in `watch` what the kernel tells of folders, in
 //! `identity` what a file is, in `plain` its bytes, in `reader` the blocks they are cut into, in `inspect` a look from outside a running agent.
+//! Compressed files: in `unpack` the decoders, in `packed` their content by position, in `survey` the pass before they are read, in
+//! `copies` which of them hold what another file held.
 
 mod budget;
+mod bytes;
+mod copies;
 mod discover;
 mod identity;
 mod inspect;
+mod packed;
 mod plain;
 mod reader;
+mod survey;
+mod unpack;
 mod watch;
 
 use std::collections::{HashMap, HashSet};
@@ -22,19 +29,25 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use garam_proto::hash::head_hash;
 use garam_proto::message::GapReason;
 use garam_proto::{Descriptor, FileDescriptor, FileMatch, SourceName};
 
 use budget::{Budget, Worth};
+use bytes::Bytes;
+use copies::{Copies, Sought};
 pub use discover::{BadGlob, FileSet, Step};
 pub use inspect::{Condition, inspect};
+use packed::Packed;
 use plain::PlainFile;
 use reader::Reader;
 use watch::{Inotify, Nobody, Watch};
 
 use crate::config::StartAt;
 use crate::source::spool::{self, SpoolStatus};
-use crate::source::{CutLimits, Fit, Handle, Known, Met, Place, Read, Seen, Source, Tail};
+use crate::source::{
+    Copied, CutLimits, Expected, Fit, Handle, Known, Look, Met, Place, Read, Seen, Source, Tail,
+};
 
 /// How long a file that left the globs is watched for late writers before it may be closed.
 pub const HOLD: Duration = Duration::from_secs(60);
@@ -42,8 +55,14 @@ pub const HOLD: Duration = Duration::from_secs(60);
 /// How often one search walks at most: files may be rotated faster than they can be walked over.
 const MOST_WALKS: u32 = 5;
 
-/// Compressed files that are remembered as such.
-const MOST_PACKED: usize = 100_000;
+/// Compressed files that are remembered as not to be read.
+const MOST_SKIPPED: usize = 100_000;
+
+/// Files that are decompressed at a time: each holds a window, and those of zstd may be large.
+const MOST_CURSORS: usize = 4;
+
+/// A decoder that was not used for so long makes room for another.
+const CURSOR_REST: Duration = Duration::from_secs(10);
 
 /// A file's identity inside this process: device and inode, which cannot be reused while the file is open.
 type Key = (u64, u64);
@@ -51,8 +70,66 @@ type Key = (u64, u64);
 /// A file that is read: its bytes, and where they are cut.
 struct OpenFile {
     plain: PlainFile,
+    /// What the file holds, when that is compressed.
+    packed: Option<Packed>,
     reader: Reader,
     source: SourceName,
+    lineage: Vec<u8>,
+    age: i128,
+    /// How far it had been read at the last look, and the hash before that.
+    looked_at: (u128, u64),
+    /// Length and hash of the head of a parked file.
+    head: (u32, u64),
+}
+
+impl OpenFile {
+    fn new(plain: PlainFile, set: &FileSet) -> Self {
+        Self {
+            lineage: set.lineage_path(plain.path()).into_os_string().into_encoded_bytes(),
+            age: plain.age(),
+            plain,
+            packed: None,
+            reader: Reader::new(set.rules.clone()),
+            source: set.name.clone(),
+            looked_at: (0, 0),
+            head: (0, 0),
+        }
+    }
+
+    fn describe(&self) -> io::Result<FileDescriptor> {
+        match &self.packed {
+            Some(packed) => Ok(self.plain.describe_as(packed.head())),
+            None => self.plain.describe(),
+        }
+    }
+
+    /// Whether its content can begin so.
+    fn may_begin_with(&self, head: &[u8]) -> bool {
+        match (&self.packed, self.plain.file()) {
+            (Some(packed), _) => packed.head().starts_with(head),
+            (None, Ok(file)) => identity::head(file, head.len()).is_ok_and(|own| own == head),
+            // Parked: by what was seen of it.
+            (None, Err(_)) => {
+                let (len, hash) = self.head;
+                head.get(..len as usize).is_some_and(|head| head_hash(head) == hash)
+            }
+        }
+    }
+
+    fn head_matches(&self, registered: &FileDescriptor) -> io::Result<bool> {
+        match &self.packed {
+            Some(packed) => Ok(copies::begins(packed.head(), registered)),
+            None => self.plain.head_matches(registered),
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.packed.as_ref().map_or_else(|| self.plain.is_idle(), Packed::is_idle)
+    }
+
+    fn cursor_age(&self) -> Option<Duration> {
+        self.packed.as_ref().and_then(Packed::cursor_age)
+    }
 }
 
 /// All `[[file]]` tables of an agent.
@@ -70,13 +147,16 @@ pub struct Files {
     at_end: bool,
     /// Paths whose trouble was reported already.
     reported: HashSet<PathBuf>,
-    /// Compressed files, which hold no lines.
-    packed: HashSet<Key>,
     watch: Box<dyn Watch>,
     /// A file of the last search has several names: it may change in a folder that nobody searches.
     named_twice: bool,
     /// Characters that stand for bytes which are no text, since somebody asked.
     replaced: u64,
+    /// Compressed files that are not to be read.
+    skipped: HashSet<Key>,
+    copies: Copies,
+    /// What is to be met at the next search.
+    late: Vec<Met>,
 }
 
 impl Files {
@@ -94,10 +174,12 @@ impl Files {
             changed: Vec::new(),
             at_end: first_start,
             reported: HashSet::new(),
-            packed: HashSet::new(),
             watch: Box::new(Nobody),
             named_twice: false,
             replaced: 0,
+            skipped: HashSet::new(),
+            copies: Copies::default(),
+            late: Vec::new(),
         }
     }
 
@@ -113,8 +195,25 @@ impl Files {
         self.watch.bell()
     }
 
-    fn file(&mut self, handle: Handle) -> io::Result<&mut PlainFile> {
-        self.opened(handle).map(|file| &mut file.plain)
+    /// The content of a file, with its descriptor open.
+    fn view<T>(
+        &mut self,
+        handle: Handle,
+        act: impl FnOnce(&dyn Bytes) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let open = self.opened(handle)?;
+        match &open.packed {
+            Some(packed) => act(&packed.view(open.plain.file()?)),
+            None => act(&open.plain),
+        }
+    }
+
+    /// The hash before a position of a compressed file, when it is known without decompressing anything.
+    fn known_tail(&self, handle: Handle, position: u128) -> Option<u64> {
+        let file = self.open.get(&handle)?;
+        let packed = file.packed.as_ref()?;
+        let (looked_at, tail) = file.looked_at;
+        packed.known_tail(position).or_else(|| (looked_at == position).then_some(tail))
     }
 
     /// The file with its descriptor open.
@@ -132,13 +231,16 @@ impl Files {
     fn make_room(&mut self) {
         let worth = |open: &HashMap<Handle, Box<OpenFile>>, handle| match open.get(&handle) {
             Some(file) if !file.plain.has_name() => Worth::Needed,
-            Some(file) if !file.plain.is_idle() => Worth::Named,
+            Some(file) if !file.is_idle() => Worth::Named,
             _ => Worth::Idle,
         };
         while let Some(handle) = self.budget.surplus(|handle| worth(&self.open, handle)) {
             self.budget.remove(handle);
             if let Some(file) = self.open.get_mut(&handle) {
+                let head = file.plain.describe().map(|now| (now.head_len, now.head_hash));
+                file.head = head.unwrap_or_default();
                 file.plain.park();
+                file.packed.iter().for_each(Packed::drop_cursor);
             }
         }
     }
@@ -148,6 +250,7 @@ impl Files {
         for file in self.open.values_mut() {
             file.plain.begin_search();
         }
+        self.copies.begin_search();
         let mut found = Vec::new();
         let mut troubles = Vec::new();
         for (index, set) in self.sets.iter().enumerate() {
@@ -202,10 +305,19 @@ impl Files {
                     }
                     self.by_key.remove(&key);
                 }
-                if self.sets.get(set).is_some_and(|set| set.is_too_old(&found))
-                    || self.is_packed(path, key)
+                if self.copies.sight(key, path, &found)
+                    || self.skipped.contains(&key)
+                    || self.sets.get(set).is_some_and(|set| set.is_too_old(&found))
                 {
                     return None;
+                }
+                match self.sight_packed(set, path, &found) {
+                    Ok(true) => return None,
+                    Ok(false) => {}
+                    Err(error) => {
+                        self.report(path, &error);
+                        return None;
+                    }
                 }
             }
             Ok(None) => return None,
@@ -226,26 +338,11 @@ impl Files {
         }
     }
 
-    /// Whether a file is a compressed copy: its bytes are no lines, and what it holds was read before it was compressed.
-    fn is_packed(&mut self, path: &Path, key: Key) -> bool {
-        if !identity::has_packed_name(path) {
-            return false;
+    fn note_skipped(&mut self, key: Key) {
+        if self.skipped.len() == MOST_SKIPPED {
+            self.skipped.clear();
         }
-        if self.packed.contains(&key) {
-            return true;
-        }
-        let packed = identity::begins_packed(path).unwrap_or(false);
-        if packed {
-            tracing::info!(
-                path = %path.display(),
-                "a compressed file is not read: its lines are read before it is compressed"
-            );
-            if self.packed.len() == MOST_PACKED {
-                self.packed.clear();
-            }
-            self.packed.insert(key);
-        }
-        packed
+        self.skipped.insert(key);
     }
 
     /// Takes note that a known file is still there. False when its inode went to another file while it was parked.
@@ -255,8 +352,11 @@ impl Files {
             return false;
         }
         file.plain.sighted(path);
-        if file.plain.has_changed(found) {
-            self.changed.push(handle);
+        match &file.packed {
+            Some(packed) if packed.size < found.len() => self.copies.grew(handle),
+            Some(_) => {}
+            None if file.plain.has_changed(found) => self.changed.push(handle),
+            None => {}
         }
         true
     }
@@ -268,6 +368,7 @@ impl Files {
         if self.by_key.contains_key(&file.key()) {
             return Ok(None);
         }
+        let handle = self.next_handle();
         let Some(set) = self.sets.get(set) else { return Ok(None) };
         let mut age = file.age();
         if let Some(spool) = &set.spool {
@@ -275,8 +376,6 @@ impl Files {
             file.belong_to(spool.clone(), number);
             age = i128::from(number);
         }
-        let handle = Handle(self.next);
-        self.next += 1;
         let start = match set.start_at {
             StartAt::End if self.at_end => set.aligned(reader::last_line_start(&file)?),
             _ => 0,
@@ -294,11 +393,8 @@ impl Files {
         };
         file.sighted(path);
         self.by_key.insert(file.key(), handle);
-        let source = set.name.clone();
-        self.open.insert(
-            handle,
-            Box::new(OpenFile { plain: file, reader: Reader::new(set.rules.clone()), source }),
-        );
+        let opened = Box::new(OpenFile::new(file, set));
+        self.open.insert(handle, opened);
         self.budget.touch(handle);
         Ok(Some(met))
     }
@@ -324,7 +420,8 @@ impl Source for Files {
     /// A walk is no picture of one moment: of a rotation under way it may show the new file and miss the old one, under
     /// either name. So it is walked again until nothing new is found, and nothing of it is read before.
     fn discover(&mut self) -> Vec<Met> {
-        let mut met = Vec::new();
+        let mut met = std::mem::take(&mut self.late);
+        self.copies.begin_round();
         self.watch.begin_search();
         self.named_twice = false;
         for _ in 0..MOST_WALKS {
@@ -341,6 +438,7 @@ impl Source for Files {
         for file in self.open.values_mut() {
             file.plain.end_search(now);
         }
+        self.tend_copies(&mut met, now);
         // Birth times are as coarse as the kernel's tick: of two files of one tick the one written last is the younger.
         met.sort_by_cached_key(|met| {
             (met.age, self.open.get(&met.handle).map(|file| file.plain.tie()))
@@ -353,7 +451,11 @@ impl Source for Files {
         let path = identity::path_of(wanted);
         let set = self.sets.iter().position(|set| set.matches(&path))?;
         let found = identity::find_sibling(wanted, &path)?;
-        let met = self.take(set, &found).ok().flatten()?;
+        let met = match self.seek_packed(set, &found).ok()? {
+            Sought::Ordinary => self.take(set, &found).ok().flatten()?,
+            Sought::Packed(met) => *met,
+            Sought::Waiting => return None,
+        };
         let file = &mut self.open.get_mut(&met.handle)?.plain;
         if !self.sets.iter().any(|set| set.matches(&found)) {
             file.begin_search();
@@ -366,26 +468,39 @@ impl Source for Files {
     fn is_reachable(&self, wanted: &Descriptor) -> bool {
         let Descriptor::File(wanted) = wanted else { return false };
         // Of a path that no table names any more, absence means nothing.
-        self.sets.iter().any(|set| set.matches(&identity::path_of(wanted)))
+        let path = identity::path_of(wanted);
+        self.sets.iter().any(|set| set.matches(&path))
+            && !self.copies.may_hold(&path)
             && identity::folder_is_there(wanted)
     }
 
     fn fit(&mut self, handle: Handle, known: Known<'_>) -> io::Result<Fit> {
         let Descriptor::File(registered) = known.descriptor else { return Ok(Fit::No) };
-        let file = self.file(handle)?;
+        let file = self.opened(handle)?;
         let now = file.describe()?;
         let head_matches = file.head_matches(registered)?;
+        let packed = file.packed.is_some();
         let fit = match (same_file(registered, &now, known.own), head_matches) {
             (true, false) => return Ok(Fit::Rewritten),
-            (true, true) => Fit::Exact,
+            (true, true) => {
+                if let (Some(packed), Ok(seen)) = (&mut file.packed, u64::try_from(known.seen)) {
+                    packed.was_as_long_as(seen);
+                }
+                Fit::Exact
+            }
+            (false, _) if packed => {
+                let entry = Expected::of(registered, &known);
+                let copy = self.is_copy_of(handle, &entry, known.own)?;
+                return Ok(if copy { Fit::ByContent } else { Fit::No });
+            }
             (false, _) => match registered.compare(&now, head_matches) {
                 FileMatch::ByContent if known.mark >= plain::FULL_TAIL => Fit::ByContent,
                 _ => return Ok(Fit::No),
             },
         };
-        // The core has no hash where nothing was shipped yet; then the identity alone has to do.
+        // The core has no hash where nothing was shipped yet.
         let unknown = known.tail_hash == 0 && known.mark > 0;
-        match (file.check_tail(known.mark, known.tail_hash)?, fit) {
+        match (self.check_tail(handle, known.mark, known.tail_hash)?, fit) {
             (Tail::Same, fit) => Ok(fit),
             (Tail::Differs, Fit::Exact) if unknown => Ok(Fit::Exact),
             (_, Fit::Exact) => Ok(Fit::Rewritten),
@@ -394,19 +509,32 @@ impl Source for Files {
     }
 
     fn describe(&mut self, handle: Handle) -> io::Result<Descriptor> {
-        Ok(Descriptor::File(self.file(handle)?.describe()?))
+        Ok(Descriptor::File(self.opened(handle)?.describe()?))
     }
 
     fn check_tail(&mut self, handle: Handle, position: u128, tail_hash: u64) -> io::Result<Tail> {
-        self.file(handle)?.check_tail(position, tail_hash)
+        match self.known_tail(handle, position) {
+            Some(known) if known == tail_hash => Ok(Tail::Same),
+            Some(_) => Ok(Tail::Differs),
+            None => self.view(handle, |bytes| bytes.check_tail(position, tail_hash)),
+        }
     }
 
     fn tail_hash(&mut self, handle: Handle, position: u128) -> io::Result<u64> {
-        self.file(handle)?.tail_hash(position)
+        match self.known_tail(handle, position) {
+            Some(known) => Ok(known),
+            None => self.view(handle, |bytes| bytes.tail_hash(position)),
+        }
     }
 
     fn look(&mut self, handle: Handle, position: u128, tail_hash: u64) -> io::Result<Seen> {
         let hold = self.hold;
+        if let Some(file) = self.open.get_mut(&handle) {
+            file.looked_at = (position, tail_hash);
+            if file.packed.is_some() {
+                return file.look_packed(position, hold);
+            }
+        }
         let parked = self.open.get_mut(&handle).filter(|file| file.plain.is_parked());
         match parked.and_then(|file| file.plain.glance(hold)) {
             Some(look) if look.unlinked && look.end > position => {
@@ -415,7 +543,7 @@ impl Source for Files {
             Some(look) if look.end >= position => return Ok(Seen::Live(look)),
             _ => {}
         }
-        self.file(handle)?.look(position, tail_hash, hold)
+        self.opened(handle)?.plain.look(position, tail_hash, hold)
     }
 
     fn read(
@@ -426,8 +554,17 @@ impl Source for Files {
         limits: &CutLimits,
         buffer: &mut Vec<u8>,
     ) -> io::Result<Read> {
-        let OpenFile { plain, reader, .. } = self.opened(handle)?;
-        let read = reader.read(plain, position, tail_hash, limits, buffer);
+        if self.is_final(handle) {
+            self.approach(handle, position)?;
+        }
+        let OpenFile { plain, packed, reader, .. } = self.opened(handle)?;
+        let read = match packed {
+            Some(packed) => {
+                let view = packed.view(plain.file()?);
+                reader.read(&view, position, tail_hash, limits, buffer)
+            }
+            None => reader.read(plain, position, tail_hash, limits, buffer),
+        };
         let replaced = reader.replaced();
         self.replaced += replaced;
         read
@@ -447,12 +584,44 @@ impl Source for Files {
     }
 
     fn is_watched(&self) -> bool {
-        self.watch.is_complete() && !self.named_twice
+        let waits = !self.late.is_empty() || !self.copies.is_settled();
+        self.watch.is_complete() && !self.named_twice && !waits
     }
 
     /// What a spool has written is readable when it is synced, a moment later.
     fn grows_unseen(&self, handle: Handle) -> bool {
         self.open.get(&handle).is_some_and(|file| file.plain.segment().is_some())
+    }
+
+    fn expect(&mut self, known: Vec<Expected>) {
+        self.expect_known(known);
+    }
+
+    fn is_final(&self, handle: Handle) -> bool {
+        self.open.get(&handle).is_some_and(|file| file.packed.is_some())
+    }
+
+    fn awaits(&self, handle: Handle) -> bool {
+        self.awaits_copy(handle)
+    }
+
+    fn lost_from(&self, handle: Handle) -> Option<u128> {
+        self.open.get(&handle)?.packed.as_ref()?.lost_from().map(u128::from)
+    }
+
+    fn take_copy(&mut self, handle: Handle, position: u128) -> Copied {
+        self.replace_by_copy(handle, position)
+    }
+
+    /// The core registered the original under the name it had before it was rotated.
+    fn sought(&mut self, handle: Handle) -> io::Result<Descriptor> {
+        let file = self.opened(handle)?;
+        let mut descriptor = file.describe()?;
+        if file.packed.is_some() {
+            let original = identity::unrotated(file.plain.path());
+            descriptor.path = original.into_os_string().into_encoded_bytes();
+        }
+        Ok(Descriptor::File(descriptor))
     }
 
     fn changed(&mut self) -> Vec<Handle> {
@@ -501,6 +670,7 @@ impl Source for Files {
 
     fn close(&mut self, handle: Handle) {
         if let Some(file) = self.open.remove(&handle) {
+            self.orphan_copies(handle, file.is_idle());
             let key = file.plain.key();
             if self.by_key.get(&key) == Some(&handle) {
                 self.by_key.remove(&key);
@@ -514,6 +684,49 @@ impl Source for Files {
             .get(&handle)
             .map(|file| file.plain.path().display().to_string())
             .unwrap_or_default()
+    }
+}
+
+impl Files {
+    /// Goes a bounded part of the way to a position of a compressed file; an error until it is reached.
+    fn approach(&mut self, handle: Handle, position: u128) -> io::Result<()> {
+        let holds_cursor = self.open.get(&handle).is_some_and(|file| file.cursor_age().is_some());
+        if !holds_cursor && !self.has_cursor_left() {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
+        let file = self.opened(handle)?;
+        let Some(packed) = &file.packed else { return Ok(()) };
+        match packed.approach(file.plain.file()?, position)? {
+            true => Ok(()),
+            false => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    /// Whether one more file may be decompressed; who rested for long makes room.
+    fn has_cursor_left(&self) -> bool {
+        let ages = || self.open.values().filter(|file| file.cursor_age().is_some());
+        if ages().count() < MOST_CURSORS {
+            return true;
+        }
+        let resting = ages().find(|file| file.cursor_age() >= Some(CURSOR_REST));
+        resting.and_then(|file| file.packed.as_ref()).map(Packed::drop_cursor).is_some()
+    }
+}
+
+impl OpenFile {
+    /// A compressed file does not change: only whether it is there.
+    fn look_packed(&mut self, position: u128, hold: Duration) -> io::Result<Seen> {
+        let (unlinked, left) = self.plain.links(hold)?;
+        let Some(packed) = &mut self.packed else { return Err(io::ErrorKind::NotFound.into()) };
+        packed.read_to = position;
+        let end = u128::from(packed.end()).max(position);
+        if packed.is_idle() {
+            packed.drop_cursor();
+        }
+        if unlinked && self.plain.is_parked() && end > position {
+            return Ok(Seen::Broken(GapReason::Removed));
+        }
+        Ok(Seen::Live(Look { end, unlinked, left, ended: false }))
     }
 }
 

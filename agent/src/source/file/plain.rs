@@ -13,9 +13,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use garam_proto::FileDescriptor;
-use garam_proto::hash::{HEAD_BYTES, TAIL_BYTES, head_hash, tail_hash};
+use garam_proto::hash::{HEAD_BYTES, TAIL_BYTES, head_hash};
 use garam_proto::message::GapReason;
 
+use super::bytes::Bytes;
 use super::{Key, identity};
 use crate::source::spool::Spool;
 use crate::source::{Look, Seen, Tail};
@@ -156,12 +157,29 @@ impl PlainFile {
         }
     }
 
+    /// How long it is, or was when it was last open.
+    pub(super) fn size_seen(&self) -> u64 {
+        self.size().unwrap_or(self.parked_size)
+    }
+
+    /// Whether nothing links to it any more, and whether it left its place long enough ago, without a look at its content.
+    pub(super) fn links(&mut self, hold: Duration) -> io::Result<(bool, bool)> {
+        self.unlinked = match &self.file {
+            Some(file) => file.metadata()?.nlink() == 0,
+            None => self.find().is_none(),
+        };
+        if self.unlinked {
+            self.left_since.get_or_insert_with(Instant::now);
+        }
+        Ok((self.unlinked, self.left_since.is_some_and(|since| since.elapsed() >= hold)))
+    }
+
     /// Whether it looks other than at the last look, by what a search saw of it.
     pub(super) fn has_changed(&self, found: &Metadata) -> bool {
         self.stamp != Some(Stamp::of(found))
     }
 
-    fn file(&self) -> io::Result<&File> {
+    pub(super) fn file(&self) -> io::Result<&File> {
         self.file.as_ref().ok_or_else(|| io::Error::other("the file is parked"))
     }
 
@@ -208,30 +226,23 @@ impl PlainFile {
     }
 
     pub(super) fn describe(&self) -> io::Result<FileDescriptor> {
-        let head = identity::head(self.file()?, HEAD_BYTES)?;
-        Ok(FileDescriptor {
+        Ok(self.describe_as(&identity::head(self.file()?, HEAD_BYTES)?))
+    }
+
+    /// The descriptor of a content that begins so.
+    pub(super) fn describe_as(&self, head: &[u8]) -> FileDescriptor {
+        FileDescriptor {
             path: self.path.as_os_str().as_encoded_bytes().to_vec(),
             file_system: self.file_system,
             inode: self.key.1,
             birth_ns: self.birth_ns,
             head_len: u32::try_from(head.len()).unwrap_or(u32::MAX),
-            head_hash: head_hash(&head),
-        })
+            head_hash: head_hash(head),
+        }
     }
 
     pub(super) fn head_matches(&self, registered: &FileDescriptor) -> io::Result<bool> {
         identity::head_matches(self.file()?, registered)
-    }
-
-    pub(super) fn size(&self) -> io::Result<u64> {
-        Ok(self.visible(self.file()?.metadata()?.len()))
-    }
-
-    /// Fills `buffer` from `offset` on as far as the file reaches; returns how far.
-    pub(super) fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let rest = usize::try_from(self.visible(u64::MAX).saturating_sub(offset));
-        let want = rest.unwrap_or(usize::MAX).min(buffer.len());
-        identity::read_full(self.file()?, buffer.get_mut(..want).unwrap_or_default(), offset)
     }
 
     /// It is a segment of a spool.
@@ -273,33 +284,18 @@ impl PlainFile {
         let ended = self.has_ended();
         Ok(Seen::Live(Look { end, unlinked: self.unlinked, left, ended }))
     }
-
-    /// The ≤ 4 KiB before a position, or `None` when the file ends before it.
-    pub(super) fn before(&self, position: u128) -> io::Result<Option<Vec<u8>>> {
-        let position = offset(position)?;
-        let len = position.min(TAIL_BYTES as u64);
-        let mut bytes = vec![0; usize::try_from(len).unwrap_or(TAIL_BYTES)];
-        let read = identity::read_full(self.file()?, &mut bytes, position - len)?;
-        Ok((read == bytes.len()).then_some(bytes))
-    }
-
-    pub(super) fn check_tail(&self, position: u128, tail: u64) -> io::Result<Tail> {
-        Ok(match self.before(position)? {
-            None => Tail::TooShort,
-            Some(bytes) if tail_hash(&bytes) == tail => Tail::Same,
-            Some(_) => Tail::Differs,
-        })
-    }
-
-    pub(super) fn tail_hash(&self, position: u128) -> io::Result<u64> {
-        let bytes =
-            self.before(position)?.ok_or_else(|| io::Error::other("the file is shorter"))?;
-        Ok(tail_hash(&bytes))
-    }
 }
 
-pub(super) fn offset(position: u128) -> io::Result<u64> {
-    u64::try_from(position).map_err(|_| io::Error::other("position is beyond any file"))
+impl Bytes for PlainFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let rest = usize::try_from(self.visible(u64::MAX).saturating_sub(offset));
+        let want = rest.unwrap_or(usize::MAX).min(buffer.len());
+        identity::read_full(self.file()?, buffer.get_mut(..want).unwrap_or_default(), offset)
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.visible(self.file()?.metadata()?.len()))
+    }
 }
 
 /// Opens for reading. Should a FIFO take the path between the look and the open, the agent must not hang in it.

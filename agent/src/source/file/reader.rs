@@ -3,7 +3,7 @@
 //! In: a position and the hash of the ≤ 4 KiB before it. Out: a block's bytes in the caller's buffer.
 //! Promise: the bytes before the block are compared *after* the block was read, so a truncation in between is seen, and a
 //! position is never continued in other content. Memory: the caller's buffer, at most one `max_record`; a line still
-//! growing is searched through a fixed scratch and never twice. Not here: where the bytes come from ([`super::plain`]).
+//! growing is searched through a fixed scratch and never twice. Not here: where the bytes come from ([`super::bytes`]).
 
 use std::io;
 
@@ -14,7 +14,7 @@ use garam_proto::block::{CONTINUES, RecordsBuilder, UNTERMINATED};
 use garam_proto::hash::tail_hash;
 use garam_proto::message::GapReason;
 
-use super::plain::{PlainFile, offset};
+use super::bytes::{Bytes, offset};
 use crate::block::{Decision, decide, tail_after};
 use crate::lines::{Ending, Rules, Taken};
 use crate::source::{Cut, CutLimits, Read, Tail};
@@ -49,7 +49,7 @@ impl Reader {
 
     pub(super) fn read(
         &mut self,
-        file: &PlainFile,
+        file: &dyn Bytes,
         position: u128,
         tail: u64,
         limits: &CutLimits,
@@ -105,7 +105,7 @@ impl Reader {
     fn read_records(
         &mut self,
         rules: &Rules,
-        file: &PlainFile,
+        file: &dyn Bytes,
         position: u128,
         tail: u64,
         limits: &CutLimits,
@@ -133,7 +133,7 @@ impl Reader {
     /// file ends before either.
     fn find_end(
         &mut self,
-        file: &PlainFile,
+        file: &dyn Bytes,
         from: u64,
         known: usize,
         limits: &CutLimits,
@@ -166,7 +166,7 @@ impl Reader {
 /// Reads until at least one record is complete, the file ends, or the longest record fits.
 fn take_records(
     rules: &Rules,
-    file: &PlainFile,
+    file: &dyn Bytes,
     from: u64,
     limits: &CutLimits,
     source: &mut Vec<u8>,
@@ -200,7 +200,7 @@ fn take_records(
 
 /// Builds the block, after a look whether what stands before it is still the same.
 fn close_records(
-    file: &PlainFile,
+    file: &dyn Bytes,
     position: u128,
     tail: u64,
     taken: &Taken,
@@ -228,7 +228,7 @@ fn close_records(
 }
 
 /// Where the last line that is not complete yet begins: the place to start at "the end".
-pub(super) fn last_line_start(file: &PlainFile) -> io::Result<u128> {
+pub(super) fn last_line_start(file: &dyn Bytes) -> io::Result<u128> {
     let size = file.size()?;
     let from = size.saturating_sub(SCRATCH as u64);
     let mut last = vec![0; usize::try_from(size - from).unwrap_or(SCRATCH)];
@@ -237,7 +237,7 @@ pub(super) fn last_line_start(file: &PlainFile) -> io::Result<u128> {
     Ok(u128::from(newline.unwrap_or(if from == 0 { 0 } else { size })))
 }
 
-fn unless_broken(file: &PlainFile, position: u128, tail: u64, otherwise: Read) -> io::Result<Read> {
+fn unless_broken(file: &dyn Bytes, position: u128, tail: u64, otherwise: Read) -> io::Result<Read> {
     Ok(match file.check_tail(position, tail)? {
         Tail::Same => otherwise,
         Tail::Differs | Tail::TooShort => Read::Broken(GapReason::Truncated),

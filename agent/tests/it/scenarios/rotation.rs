@@ -3,7 +3,6 @@
 use std::fs;
 
 use super::Trial;
-use crate::core::eventually;
 
 #[test]
 fn h8_a_rename_while_the_agent_was_down() {
@@ -60,32 +59,6 @@ fn h10_rotations_while_the_core_takes_nothing() {
     trial.hold(false);
     trial.settle();
     assert_eq!(trial.core.lines("raw"), trial.oracle.written, "in order over all rotations");
-}
-
-#[test]
-fn h18_a_rotated_file_is_compressed_and_its_copy_is_not_read_as_lines() {
-    let mut trial = Trial::new("a.log*", "");
-    trial.append("a.log", 100);
-    trial.host.start();
-    for number in 1..=3 {
-        trial.settle();
-        let rotated = trial.host.log(&format!("a.log.{number}"));
-        fs::rename(trial.host.log("a.log"), &rotated).unwrap();
-        trial.append("a.log", 100);
-        let packed = std::process::Command::new("gzip").arg(&rotated).status().unwrap();
-        assert!(packed.success() && !rotated.try_exists().unwrap());
-        eventually("the copy is seen", || {
-            trial.host.stderr().matches("a compressed file is not read").count() == number
-        });
-    }
-    trial.settle();
-    trial.host.terminate();
-    trial.append("a.log", 100);
-    trial.host.start();
-    trial.settle();
-    // A name alone makes no compressed file.
-    trial.append("a.log.gz", 10);
-    trial.settle();
 }
 
 #[test]

@@ -9,12 +9,14 @@
 //! | [`ledger`] | what the agent says of each file |
 //! | [`identity`] | which file is it |
 //! | [`rotation`] | files that move, stay open, vanish |
+//! | [`compressed`] | files that are compressed |
 //! | [`lines`] | lines without end, long lines, holes |
 //! | [`state`] | kills, torn state, a core that is away, reloads |
 //! | [`many`] | far more files than descriptors, and what they cost when idle |
 //! | [`sockets`] | what comes over a connection and is kept in the agent's spool, files of its own |
 //! | [`report`] | the counts |
 
+mod compressed;
 mod identity;
 mod ledger;
 mod lines;
@@ -70,6 +72,8 @@ pub(crate) enum Files {
     FileLateWriter(Args),
     /// H10, H11: rotate again and again, and unlink, while no core answers
     FileRotatedUnderStall(Args),
+    /// H18: compress rotated files, read and unread, with gzip and zstd
+    FileCompressed(Args),
     /// H12: kill -9 the agent in the middle of a line
     FilePartialLine(Args),
     /// H13, H25: kill and stop the agent while no core answers
@@ -122,6 +126,7 @@ impl Files {
             Self::FileRenamedWhileDown(_) => rotation::renamed_while_down(trial).await,
             Self::FileLateWriter(_) => rotation::late_writer(trial).await,
             Self::FileRotatedUnderStall(_) => rotation::rotated_under_stall(trial).await,
+            Self::FileCompressed(_) => compressed::compressed(trial).await,
             Self::FilePartialLine(_) => lines::partial_line(trial).await,
             Self::FileTiny(_) => lines::tiny(trial).await,
             Self::FileLongLine(_) => lines::long_line(trial).await,
@@ -145,6 +150,7 @@ impl Files {
             | Self::FileRenamedWhileDown(args)
             | Self::FileLateWriter(args)
             | Self::FileRotatedUnderStall(args)
+            | Self::FileCompressed(args)
             | Self::FilePartialLine(args)
             | Self::FileTiny(args)
             | Self::FileLongLine(args)
@@ -166,6 +172,7 @@ impl Files {
             Self::FileRenamedWhileDown(_) => "file_renamed_while_down",
             Self::FileLateWriter(_) => "file_late_writer",
             Self::FileRotatedUnderStall(_) => "file_rotated_under_stall",
+            Self::FileCompressed(_) => "file_compressed",
             Self::FilePartialLine(_) => "file_partial_line",
             Self::FileTiny(_) => "file_tiny",
             Self::FileLongLine(_) => "file_long_line",
