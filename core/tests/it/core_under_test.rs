@@ -1,11 +1,13 @@
 //! A real core in a temporary folder, on free ports, with certificates of its own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use garam_core::app::App;
 use garam_core::config::{self, Plan};
-use garam_core::pki::Pki;
+use garam_core::pki::{AgentKey, DAY, Pki};
+use garam_meta::Grant;
+use garam_proto::AgentId;
 use garam_sink::sqlite::{QueryLimits, QueryValue, read_only_query};
 use tempfile::TempDir;
 
@@ -44,8 +46,18 @@ impl Core {
 
     pub(crate) fn identity(&self, host: &str) -> PathBuf {
         let folder = self.folder.path().join(host);
-        Pki::at(&self.plan.pki_dir).issue_agent(host, 1, &folder).unwrap();
+        self.issue(host, DAY, &folder);
         folder
+    }
+
+    /// A certificate that no record knows, as an older build issued it.
+    pub(crate) fn issue(&self, host: &str, life: Duration, folder: &Path) {
+        let authority = Pki::at(&self.plan.pki_dir).authority().unwrap();
+        let key = AgentKey::generate().unwrap();
+        let agent = AgentId(*uuid::Uuid::new_v4().as_bytes());
+        let grant = Grant { agent, host: host.into(), policy: None, generation: 1 };
+        let certificate = authority.sign_own(&grant, &key, life).unwrap();
+        authority.write_identity(folder, &certificate, &key).unwrap();
     }
 
     fn database(&self) -> PathBuf {

@@ -81,6 +81,14 @@ static GOLDEN_MESSAGES: Expect = expect![[r#"
       01
     Bye kind 18
       041b74776f206167 656e747320757365 206f6e6520696465 6e74697479
+    RenewDue kind 19
+      fd00803c3048140c 00
+    Renew kind 20
+      023000
+    Renewed kind 21
+      000350454d
+    Renewed kind 21
+      01077265766f6b65 64
 "#]];
 
 #[test]
