@@ -222,13 +222,19 @@ impl Meta {
             return Err(GrantError::Revoked(agent));
         }
         let recoveries = record.as_ref().map_or(0, |record| record.recoveries);
-        if proposal.recoveries.is_some_and(|limit| recoveries >= limit) {
+        // The answer to the same question was lost.
+        let again = record.as_ref().and_then(|record| record.next);
+        let again = again.filter(|(_, key_hash)| *key_hash == proposal.key_hash);
+        if again.is_none() && proposal.recoveries.is_some_and(|limit| recoveries >= limit) {
             return Err(GrantError::TooManyRecoveries(agent));
         }
         let next = record.as_ref().and_then(|record| record.next).map(|(generation, _)| generation);
         let known =
             [bound.map(|b| b.generation), proposal.proven.map(|p| p.generation), next, revoked];
-        let generation = known.into_iter().flatten().max().unwrap_or(0) + 1;
+        let generation = match again {
+            Some((generation, _)) => generation,
+            None => known.into_iter().flatten().max().unwrap_or(0) + 1,
+        };
         let grant = Grant {
             agent,
             host: record.as_ref().map_or(&proposal.host, |record| &record.host).clone(),
@@ -248,7 +254,7 @@ impl Meta {
         let recoveries = match (proposal.proven, proposal.recoveries) {
             (None, _) => 0,
             (Some(_), None) => recoveries,
-            (Some(_), Some(_)) => recoveries + 1,
+            (Some(_), Some(_)) => recoveries + u32::from(again.is_none()),
         };
         let sql = "INSERT INTO identities (agent, host, policy, generation, key_hash, next_generation, next_key_hash, \
                    recoveries, expires_us, changed_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \

@@ -29,7 +29,18 @@ impl Core {
 
     /// With a destination: what stands behind `[pipeline.p.to.` but the table's name.
     pub(crate) async fn delivering(folder: TempDir, to: &str) -> Self {
-        let plan = plan(&folder, to);
+        Self::configured(folder, to, "", "").await
+    }
+
+    /// With more lines in `[gateway]` and more tables.
+    pub(crate) async fn with(gateway: &str, tables: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let to = format!("sqlite]\npath = {:?}", folder.path().join("data.sqlite"));
+        Self::configured(folder, &to, gateway, tables).await
+    }
+
+    async fn configured(folder: TempDir, to: &str, gateway: &str, tables: &str) -> Self {
+        let plan = plan(&folder, to, gateway, tables);
         Pki::at(&plan.pki_dir).init("test").unwrap();
         let app = App::start(plan.clone()).await.unwrap();
         Self { app, plan, folder }
@@ -109,10 +120,10 @@ impl Core {
     }
 }
 
-fn plan(folder: &TempDir, to: &str) -> Plan {
+fn plan(folder: &TempDir, to: &str, gateway: &str, tables: &str) -> Plan {
     let text = format!(
-        "data_dir = {:?}\n[gateway]\nlisten = \"127.0.0.1:0\"\nhandshake_timeout = \"2s\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
-         [stream.logs]\n[pipeline.p]\nfrom = \"logs\"\n[pipeline.p.to.{to}\ntable = \"lines\"\n",
+        "data_dir = {:?}\n[gateway]\nlisten = \"127.0.0.1:0\"\nhandshake_timeout = \"2s\"\n{gateway}\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+         {tables}\n[stream.logs]\n[pipeline.p]\nfrom = \"logs\"\n[pipeline.p.to.{to}\ntable = \"lines\"\n",
         folder.path().join("core"),
     );
     config::parse("test", &text).and_then(config::Config::check).unwrap()
