@@ -123,6 +123,9 @@ fn issue_one(plan: &Plan, issue: &Issue<'_>, format: Format) -> anyhow::Result<E
     Ok(Exit::Ok)
 }
 
+/// How many generations above the newest known one a revocation covers: a record from a backup knows only older keys.
+const BEYOND: u64 = 1_000_000;
+
 /// An agent as it is listed.
 struct Listed {
     host: String,
@@ -200,7 +203,12 @@ fn revoke(plan: &Plan, name: &str, consent: Consent, format: Format) -> anyhow::
         let all = listed(&meta).await?;
         Ok(all.into_iter().filter(|a| a.host == name || a.agent.to_string() == name).collect())
     })?;
-    let found: Vec<Listed> = found;
+    let mut found: Vec<Listed> = found;
+    // A restored core may not know an agent that was enrolled after the backup, while its certificate still counts.
+    if let (true, Ok(agent)) = (found.is_empty(), name.parse()) {
+        let (host, policy) = ("(unknown)".to_owned(), None);
+        found.push(Listed { host, agent, policy, generation: 0, revoked: false, expires_us: 0 });
+    }
     if found.is_empty() {
         let text = format!("no agent {name}: `garam agent ls` lists them");
         return Err(coded(Exit::NotFound, anyhow::anyhow!(text)));
@@ -215,7 +223,7 @@ fn revoke(plan: &Plan, name: &str, consent: Consent, format: Format) -> anyhow::
     super::block_on(async {
         let meta = Meta::open(&plan.meta_path()).await?;
         for agent in &found {
-            meta.revoke(agent.agent, agent.generation).await?;
+            meta.revoke(agent.agent, agent.generation + BEYOND).await?;
             let event = Event::new("revoke", Outcome::Allowed).with("agent", agent.agent);
             audit.record(event.with("host", &agent.host)).await;
         }

@@ -1,4 +1,4 @@
-//! How much of the enrolment port one address may take: a few connections at once, and a rate of new ones.
+//! How much of the enrolment port one address (of v6: one /64) may take: a few connections at once, and a rate of new ones.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -36,6 +36,7 @@ pub(super) struct Place {
 impl Crowd {
     /// Lets a connection in, or not.
     pub(super) fn enter(&self, address: IpAddr) -> Option<Place> {
+        let address = household(address);
         let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         if addresses.len() >= REMEMBERED {
@@ -54,6 +55,14 @@ impl Crowd {
         visits.left -= 1.0;
         visits.now += 1;
         Some(Place { crowd: self.clone(), address })
+    }
+}
+
+/// Who has one v6 address has the whole /64.
+fn household(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::from((v6.to_bits() >> 64 << 64).to_be_bytes()),
+        v4 @ IpAddr::V4(_) => v4,
     }
 }
 
@@ -83,6 +92,10 @@ mod tests {
         let held: Vec<_> = std::iter::from_fn(|| crowd.enter(greedy)).take(1000).collect();
         assert_eq!(held.len(), AT_ONCE_EACH as usize);
         assert!(crowd.enter(other).is_some());
+        let held_v6: Vec<_> = (0..20)
+            .filter_map(|host| crowd.enter(IpAddr::from([0x2001, 1, 2, 3, 0, 0, 0, host])))
+            .collect();
+        assert_eq!(held_v6.len(), AT_ONCE_EACH as usize);
         drop(held);
         let burst = (0..200).filter(|_| crowd.enter(greedy).is_some()).count();
         assert!((20..=40).contains(&burst), "{burst} of a burst of 200");

@@ -142,6 +142,8 @@ fn a_host_that_is_issued_again_keeps_its_agent() {
     assert_eq!(third["agent"], first["agent"]);
     assert!(shell.says(&["agent", "ls"]).contains("active"));
     assert_eq!(shell.fails(&["agent", "revoke", "nobody", "--yes"]).0, 3);
+    let younger_than_the_backup = "11111111-2222-4333-8444-555555555555";
+    shell.says(&["agent", "revoke", younger_than_the_backup, "--yes"]);
 }
 
 #[test]
