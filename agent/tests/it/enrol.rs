@@ -45,11 +45,11 @@ impl Host {
 }
 
 /// Answers every question with this, and gives the questions that were heard.
-async fn core(pki: &Pki, answer: Answer) -> (u16, tokio::sync::mpsc::UnboundedReceiver<Question>) {
+async fn core(pki: &Pki, answer: Answer) -> (u16, tokio::sync::mpsc::Receiver<Question>) {
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = socket.local_addr().unwrap().port();
     let tls = TlsAcceptor::from(Arc::new(pki.open_server()));
-    let (heard, questions) = tokio::sync::mpsc::unbounded_channel();
+    let (heard, questions) = tokio::sync::mpsc::channel(16);
     tokio::spawn(async move {
         loop {
             let (tcp, _) = socket.accept().await.unwrap();
@@ -63,7 +63,7 @@ async fn core(pki: &Pki, answer: Answer) -> (u16, tokio::sync::mpsc::UnboundedRe
                     panic!("cut");
                 }
             };
-            heard.send(question).unwrap();
+            heard.send(question).await.unwrap();
             stream.write_all(&answer.encode().unwrap()).await.unwrap();
             stream.shutdown().await.unwrap();
         }
