@@ -41,6 +41,9 @@ pub struct Config {
     pub core: Vec<String>,
     /// The name the core's certificate must carry. Default: the host part of the address.
     pub server_name: Option<String>,
+    /// The port of each core on which an agent whose certificate has ended gets another. Default 7471.
+    #[serde(default = "default_enrol_port")]
+    pub enrol_port: u16,
     /// Where `/metrics` and `/healthz` are served over HTTP, `address:port`. Default: nowhere.
     pub metrics: Option<SocketAddr>,
     #[serde(default)]
@@ -188,6 +191,10 @@ fn default_compressed_wait() -> Duration {
     COMPRESSED_WAIT
 }
 
+fn default_enrol_port() -> u16 {
+    7471
+}
+
 fn default_state_dir() -> PathBuf {
     "/var/lib/garam-agent".into()
 }
@@ -213,6 +220,15 @@ pub struct Plan {
 pub struct CoreAddress {
     pub address: String,
     pub server_name: String,
+    pub enrol_port: u16,
+}
+
+impl CoreAddress {
+    /// The same core's port for enrolment.
+    pub fn enrolment(&self) -> Self {
+        let host = self.address.rsplit_once(':').map_or(self.address.as_str(), |(host, _)| host);
+        Self { address: format!("{host}:{}", self.enrol_port), ..self.clone() }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -267,7 +283,7 @@ impl Config {
         let cores = self
             .core
             .iter()
-            .map(|address| core_address(&at, address, self.server_name.as_deref()))
+            .map(|address| core_address(&at, address, self.server_name.as_deref(), self.enrol_port))
             .collect::<Result<_, _>>()?;
         let ship = self.ship.check(&at)?;
         if self.file.is_empty() && self.syslog.is_empty() && self.journal.is_empty() {
@@ -388,6 +404,7 @@ fn core_address(
     at: &Keys<'_>,
     address: &str,
     server_name: Option<&str>,
+    enrol_port: u16,
 ) -> Result<CoreAddress, ConfigError> {
     let (host, port) = address
         .rsplit_once(':')
@@ -400,7 +417,7 @@ fn core_address(
         let problem = format!("{name:?} is no host name or IP address");
         at.bad("server_name", &problem, "set server_name to the name in the core's certificate")
     })?;
-    Ok(CoreAddress { address: address.into(), server_name: name })
+    Ok(CoreAddress { address: address.into(), server_name: name, enrol_port })
 }
 
 /// Builds errors that name file and key.
@@ -476,7 +493,7 @@ mod tests {
         check(
             LEAST,
             expect_test::expect![[
-                r#"[CoreAddress { address: "core-1:7470", server_name: "core-1" }] "/var/lib/garam-agent/identity""#
+                r#"[CoreAddress { address: "core-1:7470", server_name: "core-1", enrol_port: 7471 }] "/var/lib/garam-agent/identity""#
             ]],
         );
     }

@@ -1,12 +1,13 @@
 //! What the agent as a program can fail with, and the exit code each failure ends in.
 //!
 //! Rooms have their own errors; here they meet. Exit codes: 0 ok · 1 failed · 2 usage · 4 unreachable or timed out ·
-//! 6 conflict · 78 configuration · 130 interrupted.
+//! 5 denied · 6 conflict · 78 configuration · 130 interrupted.
 
 use std::path::PathBuf;
 
 use crate::checkpoint::CheckpointError;
 use crate::config::ConfigError;
+use crate::enrol::EnrolError;
 use crate::tls::IdentityError;
 
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +16,8 @@ pub enum AgentError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Enrol(#[from] EnrolError),
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     #[error("cannot {action} {path}: {source}")]
@@ -36,6 +39,7 @@ impl AgentError {
         match self {
             Self::Config(_) | Self::Identity(_) => 78,
             Self::Checkpoint(CheckpointError::Newer { .. }) => 78,
+            Self::Enrol(error) => error.exit_code(),
             Self::Locked { .. } => 6,
             Self::NotRunning { .. } => 4,
             Self::Checkpoint(_)

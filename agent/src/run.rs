@@ -27,9 +27,11 @@ use crate::compress::{Pool, Worker};
 use crate::config::{Config, CoreAddress, Plan};
 use crate::engine::{Engine, Event, Reload, Settings, Snapshot, drive};
 use crate::error::AgentError;
+use crate::identity::IdentityFolder;
 use crate::ship::Shipper;
 use crate::source::file::{Files, HOLD};
 use crate::source::intake::Intake;
+use crate::tls::IdentityError;
 use crate::{metrics, status, tls};
 
 const EVENTS: usize = 256;
@@ -51,7 +53,9 @@ pub fn run(path: &Path, plan: Plan) -> Result<(), AgentError> {
         source,
     })?;
     let lock = lock(&*fs, &folder)?;
-    tls::client_config(&plan.identity_dir)?;
+    let identity = IdentityFolder::at(&plan.identity_dir);
+    let pair = identity.pair().map_err(IdentityError::from)?;
+    tls::client_config(&identity, &pair)?;
     let (store, loaded) = Store::open(fs, &folder)?;
     let descriptors = raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -115,7 +119,7 @@ async fn agent(
     let (new_cores, cores) = watch::channel(plan.cores.clone());
     let shipper = Shipper {
         cores,
-        identity_dir: plan.identity_dir.clone(),
+        identity: IdentityFolder::at(&plan.identity_dir),
         host,
         pool,
         events: events.clone(),
@@ -362,7 +366,7 @@ fn notify(state: &[sd_notify::NotifyState<'_>]) {
     }
 }
 
-fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 

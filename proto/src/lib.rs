@@ -11,6 +11,7 @@ mod bin;
 pub mod block;
 pub mod codec;
 pub mod descriptor;
+pub mod enrol;
 pub mod frame;
 pub mod hash;
 pub mod ids;

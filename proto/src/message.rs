@@ -12,6 +12,9 @@
 //!         ◄────────────────────────────────── Ack (durable), Reposition, Hold, Throttle
 //!   Ping ───────────────────────────────────►
 //!         ◄────────────────────────────────── Pong
+//!         ◄────────────────────────────────── RenewDue    most of your certificate's life is over
+//!   Renew ──────────────────────────────────►             a new key of mine, to be signed
+//!         ◄────────────────────────────────── Renewed
 //!   Bye ◄───────────────────────────────────► Bye
 //! ```
 //!
@@ -31,6 +34,11 @@ use crate::ids::{AgentId, ClusterId, Generation, LineageId, SessionId, SourceNam
 pub const MAGIC: [u8; 8] = *b"GARAM\r\n\x1a";
 /// The lowest and highest protocol version this build speaks.
 pub const VERSIONS: (u16, u16) = (1, 1);
+/// Capability bit of `Hello`: the agent renews its certificate when it is told that it is time. Without it a core never sends
+/// [`RenewDue`], and the agent's certificate is replaced by hand.
+pub const FEATURE_RENEW: u64 = 1;
+/// The largest certificate request.
+pub const MAX_CSR: usize = 8 * 1024;
 /// The most queries in one `Open` and the most answers in one `OpenAck`: as many as fit into a header even when every
 /// path is as long as a path can be (4 096 bytes).
 pub const MAX_OPENS: usize = 32;
@@ -372,6 +380,7 @@ impl Message {
             Self::Open(open) => (open.queries.len(), MAX_OPENS),
             Self::OpenAck(ack) => (ack.candidates.len(), MAX_OPENS),
             Self::Ack(ack) => (ack.marks.len(), MAX_MARKS),
+            Self::Renew(renew) => (renew.csr.len(), MAX_CSR),
             _ => return Ok(()),
         };
         if count > limit {
@@ -388,9 +397,39 @@ pub struct Pong {
     pub nonce: u64,
 }
 
+/// Most of the agent's certificate's life is over. Sent only to agents that announced [`FEATURE_RENEW`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct RenewDue {
+    /// When the certificate ends, by the core's clock.
+    pub not_after_us: i64,
+}
+
+/// A key that the agent wants to change to: a PKCS #10 request (DER), signed by that key. All but the key is ignored.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Renew {
+    pub csr: Vec<u8>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum RenewOutcome {
+    /// The certificate with its issuer, PEM. The old one counts until this one was used.
+    Issued {
+        chain: String,
+    },
+    Refused {
+        why: String,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Renewed {
+    pub outcome: RenewOutcome,
+}
+
 messages! {
     1 Hello, 2 Welcome, 3 Open, 4 OpenAck, 5 Claim, 6 ClaimAck, 7 Push, 8 Part, 9 Ack, 10 Reposition,
-    11 Hold, 12 Throttle, 13 Gap, 14 Advance, 15 Retire, 16 Ping, 17 Pong, 18 Bye,
+    11 Hold, 12 Throttle, 13 Gap, 14 Advance, 15 Retire, 16 Ping, 17 Pong, 18 Bye, 19 RenewDue,
+    20 Renew, 21 Renewed,
 }
 
 /// The version both sides speak, or why there is none.

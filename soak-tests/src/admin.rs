@@ -20,8 +20,15 @@ const PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug, Deserialize)]
 pub(crate) struct Status {
     pub(crate) why: Vec<String>,
+    /// Those that are connected.
+    pub(crate) agents: Vec<Agent>,
     pub(crate) streams: Vec<Stream>,
     pub(crate) pipelines: Vec<Pipeline>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Agent {
+    pub(crate) host: String,
 }
 
 #[derive(Debug, Deserialize)]

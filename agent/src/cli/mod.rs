@@ -1,9 +1,10 @@
-//! The command line: `run`, `check`, `status`, `fsck`, `completions`, `man`.
+//! The command line: `run`, `check`, `enrol`, `status`, `fsck`, `completions`, `man`.
 //!
 //! Data goes to stdout, talk to stderr. Exit codes: 0 ok · 1 failed · 2 usage · 3 not found · 4 not running or unreachable ·
-//! 6 the state folder is in use · 7 degraded · 78 configuration error · 130 interrupted.
+//! 5 denied · 6 the state folder is in use · 7 degraded · 78 configuration error · 130 interrupted.
 
 mod check;
+mod enrol;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
@@ -20,7 +21,7 @@ use crate::{fsck, metrics, run, status};
 #[command(
     name = "garam-agent",
     version,
-    after_long_help = "Examples:\n  garam-agent check\n  garam-agent run --config /etc/garam-agent/agent.toml\n  garam-agent status -o json\n\nExit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 not running or unreachable,\n6 state folder in use, 7 degraded, 78 configuration error, 130 interrupted."
+    after_long_help = "Examples:\n  garam-agent check\n  garam-agent run --config /etc/garam-agent/agent.toml\n  garam-agent status -o json\n\nExit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 not running or unreachable,\n5 denied, 6 state folder in use or identity there already, 7 degraded, 78 configuration error, 130 interrupted."
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -45,6 +46,14 @@ enum Command {
         #[command(flatten)]
         config: ConfigArgument,
     },
+    /// Make this host an agent of a core, with a token from `garam token create`.
+    ///
+    /// Makes a key here, which never leaves, checks by the token that the core is the right one, and has the key signed.
+    /// Asking again after a cut connection is safe. The token is read from a file, so that no list of processes shows it.
+    #[command(
+        after_long_help = "Examples:\n  garam-agent enrol --core core-1.example:7471 --token-file ./web-01.token\n  garam-agent enrol --core 10.0.0.1:7471 --server-name core-1.example --token-file T --identity-dir ./identity"
+    )]
+    Enrol(enrol::Args),
     /// Show what the running agent reads, has shipped and has not.
     ///
     /// Asks the agent through the socket in its state folder; exits with 4 when none runs there.
@@ -140,6 +149,7 @@ fn execute(command: Command) -> anyhow::Result<u8> {
         Command::Check { config } => {
             check::check(&config.config, &load(&config.config)?, &mut out)?
         }
+        Command::Enrol(args) => enrol::enrol(&args, &mut out)?,
         Command::Status { config, state_dir, output } => {
             let state_dir = match state_dir {
                 Some(state_dir) => state_dir,

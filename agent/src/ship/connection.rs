@@ -1,15 +1,15 @@
 //! From an address to a session: TCP, TLS 1.3 with both certificates, `Hello`, `Welcome`.
 //!
 //! In: an address and an identity folder. Out: a stream and the core's `Welcome`. Promise: everything until then happens
-//! within 10 s; each failure says whose hands are needed. Certificates are read from disk each time.
+//! within 10 s; each failure says whose hands are needed. Certificates are read from disk each time; a new pair is tried
+//! first, takes the old one's place once the core has welcomed it, and is dropped when the core does not want it.
 
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::BytesMut;
-use garam_proto::message::{Bye, ByeReason, Hello, MAGIC, VERSIONS, Welcome};
+use garam_proto::message::{Bye, ByeReason, FEATURE_RENEW, Hello, MAGIC, VERSIONS, Welcome};
 use garam_proto::{FrameLimits, FrameReader, Message};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,6 +18,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::config::CoreAddress;
+use crate::identity::{FolderError, IdentityFolder};
 use crate::tls::{self, IdentityError};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -30,7 +31,13 @@ pub enum ConnectError {
     #[error("cannot reach the core: {0}; is it running, and does a firewall stand between?")]
     Unreachable(io::Error),
     #[error("TLS failed: {0}; {1}")]
-    Tls(io::Error, &'static str),
+    Tls(io::Error, String),
+    #[error("the core finds this agent's certificate expired: {0}")]
+    Ended(String),
+    #[error("the core does not want this agent's new certificate, going back to the old one: {0}")]
+    Next(String),
+    #[error(transparent)]
+    Folder(#[from] FolderError),
     #[error(transparent)]
     Identity(#[from] IdentityError),
     #[error("{0:?} is no usable server name; set server_name")]
@@ -59,11 +66,12 @@ pub fn is_final(reason: ByeReason) -> bool {
 /// Connects and greets. Also returns the bytes that came behind the `Welcome`.
 pub async fn connect(
     core: &CoreAddress,
-    identity_dir: &Path,
+    identity: &IdentityFolder,
     host: &str,
 ) -> Result<(TlsStream<TcpStream>, Welcome, BytesMut), ConnectError> {
+    let pair = identity.pair()?;
     let attempt = async {
-        let config = tls::client_config(identity_dir)?;
+        let config = tls::client_config(identity, &pair)?;
         let name = ServerName::try_from(core.server_name.clone())
             .map_err(|_| ConnectError::Name(core.server_name.clone()))?;
         let tcp = TcpStream::connect(&core.address).await.map_err(ConnectError::Unreachable)?;
@@ -73,7 +81,19 @@ pub async fn connect(
         let (welcome, rest) = greet(&mut stream, host).await?;
         Ok((stream, welcome, rest))
     };
-    tokio::time::timeout(PATIENCE, attempt).await.map_err(|_| ConnectError::Late)?
+    let attempt = tokio::time::timeout(PATIENCE, attempt).await.map_err(|_| ConnectError::Late)?;
+    match &attempt {
+        Ok(_) if pair.is_next => {
+            identity.settle()?;
+            tracing::info!("the new certificate works: the old one is gone");
+        }
+        Err(ConnectError::Refused(bye)) if pair.is_next && bye.reason == ByeReason::Denied => {
+            identity.drop_next()?;
+            return Err(ConnectError::Next(bye.text.clone()));
+        }
+        _ => {}
+    }
+    attempt
 }
 
 async fn greet(
@@ -83,7 +103,7 @@ async fn greet(
     let hello = Message::from(Hello {
         magic: MAGIC,
         versions: VERSIONS,
-        features: 0,
+        features: FEATURE_RENEW,
         build: concat!("garam-agent ", env!("CARGO_PKG_VERSION")).into(),
         host: host.chars().take(255).collect(),
         time_us: now_us(),
@@ -114,11 +134,20 @@ async fn greet(
     }
 }
 
+/// Names the difference between two clocks, when it is more than a network explains.
+pub(crate) fn skew_in_words(own_us: i64, core_us: i64) -> Option<String> {
+    let difference = Duration::from_micros(own_us.abs_diff(core_us));
+    let difference = Duration::from_secs(difference.as_secs());
+    let which = if own_us > core_us { "ahead of" } else { "behind" };
+    let words = humantime::format_duration(difference);
+    (difference > SKEW)
+        .then(|| format!("clock skew: this host's clock is {words} {which} the core's"))
+}
+
 fn name_skew(core_us: i64) {
-    let difference = Duration::from_micros(now_us().abs_diff(core_us));
-    if difference > SKEW {
+    if let Some(skew) = skew_in_words(now_us(), core_us) {
         tracing::warn!(
-            seconds = difference.as_secs(),
+            skew,
             action = "synchronise the clocks: certificates are refused when they are too far apart",
             "this host's clock differs from the core's"
         );
@@ -126,26 +155,43 @@ fn name_skew(core_us: i64) {
 }
 
 /// Says what to do about a TLS failure, as far as its cause tells.
-fn tls_error(error: io::Error) -> ConnectError {
+pub(crate) fn tls_error(error: io::Error) -> ConnectError {
     use rustls::{AlertDescription, CertificateError, Error};
     let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    let now = humantime::format_rfc3339_seconds(SystemTime::now());
+    let at = |time: rustls_pki_types::UnixTime| {
+        humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(time.as_secs()))
+    };
     let advice = match cause {
-        Some(Error::InvalidCertificate(
-            CertificateError::Expired
-            | CertificateError::ExpiredContext { .. }
-            | CertificateError::NotValidYet
-            | CertificateError::NotValidYetContext { .. },
-        )) => {
-            "the core's certificate is not valid at this host's time: check both clocks, then renew it"
+        Some(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
+            let ended = at(*not_after);
+            let text = format!(
+                "by this host's clock it is {now}, and the core's certificate ended at {ended}: if that is wrong, it is \
+                 clock skew, set this host's clock; if not, start the core anew, it renews its certificate"
+            );
+            return ConnectError::Tls(error, text);
+        }
+        Some(Error::InvalidCertificate(CertificateError::NotValidYetContext {
+            not_before,
+            ..
+        })) => {
+            let begins = at(*not_before);
+            let text = format!(
+                "by this host's clock it is {now}, and the core's certificate begins at {begins}: clock skew, set the clock \
+                 that is wrong"
+            );
+            return ConnectError::Tls(error, text);
         }
         Some(Error::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
         )) => "the core's certificate carries another name: set server_name to it",
         Some(Error::InvalidCertificate(_)) => {
-            "the core's certificate is not from the CA in ca.pem: is this the right core?"
+            "the core's certificate is not from the CA that this host believes (ca.pem, or the token): is this the right core?"
         }
         Some(Error::AlertReceived(AlertDescription::CertificateExpired)) => {
-            "the core finds this agent's certificate expired: check both clocks, then issue it anew"
+            return ConnectError::Ended(format!(
+                "by this host's clock it is {now}; if the certificate should be valid still, it is clock skew: compare both clocks"
+            ));
         }
         Some(Error::AlertReceived(_)) => {
             "the core does not accept this agent's certificate: issue it with the core's own CA"
@@ -153,10 +199,10 @@ fn tls_error(error: io::Error) -> ConnectError {
         Some(_) => "is a TLS 1.3 core listening there?",
         None => return ConnectError::Unreachable(error),
     };
-    ConnectError::Tls(error, advice)
+    ConnectError::Tls(error, advice.into())
 }
 
-fn now_us() -> i64 {
+pub(crate) fn now_us() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

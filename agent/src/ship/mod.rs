@@ -10,7 +10,6 @@ pub mod connection;
 pub mod session;
 pub mod window;
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
@@ -18,6 +17,8 @@ use tokio::sync::{mpsc, watch};
 use crate::compress::Pool;
 use crate::config::CoreAddress;
 use crate::engine::{Connection, Event};
+use crate::enrol::{self, EnrolError};
+use crate::identity::IdentityFolder;
 use backoff::Backoff;
 use connection::ConnectError;
 use session::Ended;
@@ -30,7 +31,7 @@ const WIRE_QUEUE: usize = 4;
 pub struct Shipper {
     /// Tried in order; what changes counts from the next connection on.
     pub cores: watch::Receiver<Vec<CoreAddress>>,
-    pub identity_dir: PathBuf,
+    pub identity: IdentityFolder,
     pub host: String,
     pub pool: Pool,
     pub events: mpsc::Sender<Event>,
@@ -57,6 +58,15 @@ impl Shipper {
             };
             let (pause, text) = match outcome {
                 Ok(Ended::Stopped) => return,
+                Ok(Ended::Renewed) => continue,
+                Err(error @ ConnectError::Ended(_)) => match self.recover(&core).await {
+                    Ok(()) => continue,
+                    // Whoever is refused has to wait for a person; an unreachable port is tried again.
+                    Err(refused) if refused.exit_code() == 5 => {
+                        (backoff.refused(), format!("{error}; {refused}"))
+                    }
+                    Err(failed) => (backoff.pause(), format!("{error}; {failed}")),
+                },
                 Ok(ended) => {
                     if ended.is_progress() {
                         backoff.reset();
@@ -83,10 +93,20 @@ impl Shipper {
         }
     }
 
+    /// The certificate has ended: its key gets the next one.
+    async fn recover(&self, core: &CoreAddress) -> Result<(), EnrolError> {
+        let port = core.enrolment();
+        enrol::recover(&port, &self.identity).await?;
+        tracing::info!(
+            core = port.address,
+            "the certificate had ended: the core has issued another"
+        );
+        Ok(())
+    }
+
     /// One connection from its first byte to its end.
     async fn once(&mut self, core: &CoreAddress) -> Result<Ended, ConnectError> {
-        let (stream, welcome, rest) =
-            connection::connect(core, &self.identity_dir, &self.host).await?;
+        let (stream, welcome, rest) = connection::connect(core, &self.identity, &self.host).await?;
         tracing::info!(
             core = core.address, agent = %welcome.agent, session = %welcome.session,
             cluster = %welcome.cluster, build = welcome.build, "connected"
@@ -110,6 +130,7 @@ impl Shipper {
             pool: self.pool.clone(),
             events: self.events.clone(),
             stop: self.stop.clone(),
+            identity: self.identity.clone(),
         };
         let ended = session.run(stream, rest).await;
         if self.events.send(Event::Disconnected).await.is_err() {

@@ -9,7 +9,7 @@ use std::io::{self, IoSlice};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use garam_proto::message::{Bye, ByeReason, Ping, Pong};
+use garam_proto::message::{Bye, ByeReason, Ping, Pong, Renew, RenewOutcome, Renewed};
 use garam_proto::{FrameLimits, FrameReader, Message};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -18,6 +18,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::compress::{Outgoing, Pool};
 use crate::engine::Event;
+use crate::identity::IdentityFolder;
 
 const QUIET: Duration = Duration::from_secs(10);
 const SILENT: Duration = Duration::from_secs(30);
@@ -29,6 +30,7 @@ pub struct Session {
     pub pool: Pool,
     pub events: mpsc::Sender<Event>,
     pub stop: watch::Receiver<bool>,
+    pub identity: IdentityFolder,
 }
 
 /// Why a session ended.
@@ -36,6 +38,8 @@ pub struct Session {
 pub enum Ended {
     /// As asked.
     Stopped,
+    /// To go on with a new certificate.
+    Renewed,
     Bye {
         bye: Bye,
         progress: bool,
@@ -63,6 +67,7 @@ impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Stopped => f.write_str("stopped"),
+            Self::Renewed => f.write_str("changing to a new certificate"),
             Self::Bye { bye, .. } => {
                 let meaning = match bye.reason {
                     ByeReason::TakenOver => {
@@ -105,6 +110,18 @@ impl Session {
                     drop(control.try_send(Message::from(Pong { nonce: ping.nonce })));
                     continue;
                 }
+                Ok(Some(Message::RenewDue(_))) => {
+                    ask_for_renewal(&self.identity, &control);
+                    continue;
+                }
+                Ok(Some(Message::Renewed(renewed))) => {
+                    if !keep(&self.identity, renewed) {
+                        continue;
+                    }
+                    let text = "changing to a new certificate".into();
+                    say_bye(control, Bye { reason: ByeReason::Shutdown, text }, &mut writer).await;
+                    break Ended::Renewed;
+                }
                 Ok(Some(message)) => {
                     progress |= matches!(message, Message::Ack(_) | Message::ClaimAck(_));
                     if self.events.send(Event::Message(message)).await.is_err() {
@@ -141,12 +158,8 @@ impl Session {
                 }
                 asked = asked_to_stop(&mut self.stop) => {
                     if asked {
-                        let bye = Bye { reason: ByeReason::Shutdown, text: "agent is stopping".into() };
-                        if control.send(Message::from(bye)).await.is_ok() {
-                            drop(control);
-                            // The writer ends behind the goodbye; whatever the outcome, the agent is stopping.
-                            drop(tokio::time::timeout(GOODBYE, &mut writer).await);
-                        }
+                        let text = "agent is stopping".into();
+                        say_bye(control, Bye { reason: ByeReason::Shutdown, text }, &mut writer).await;
                     }
                     break Ended::Stopped;
                 }
@@ -154,6 +167,42 @@ impl Session {
         };
         writer.abort();
         ended
+    }
+}
+
+/// Makes a new key and asks the core to sign it. What fails is tried again when the core says so again.
+fn ask_for_renewal(identity: &IdentityFolder, control: &mpsc::Sender<Message>) {
+    match identity.request(false) {
+        // A full queue means the same: the core will say so again.
+        Ok(csr) => drop(control.try_send(Message::from(Renew { csr }))),
+        Err(error) => tracing::error!(
+            %error, action = "let the agent write its identity_dir, or replace the certificate by hand",
+            "cannot renew the certificate"
+        ),
+    }
+}
+
+/// Keeps a renewed certificate; false when there is none.
+fn keep(identity: &IdentityFolder, renewed: Renewed) -> bool {
+    let kept = match renewed.outcome {
+        RenewOutcome::Issued { chain } => identity.keep(&chain).map_err(|e| e.to_string()),
+        RenewOutcome::Refused { why } => Err(why),
+    };
+    if let Err(why) = &kept {
+        tracing::warn!(why, "the certificate was not renewed");
+    }
+    kept.is_ok()
+}
+
+/// Says goodbye behind what is on its way. Whatever comes of it, the session ends.
+async fn say_bye(
+    control: mpsc::Sender<Message>,
+    bye: Bye,
+    writer: &mut tokio::task::JoinHandle<io::Result<()>>,
+) {
+    if control.send(Message::from(bye)).await.is_ok() {
+        drop(control);
+        drop(tokio::time::timeout(GOODBYE, writer).await);
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod agent;
 mod core;
+mod enrol;
 mod oracle;
 mod pki;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    SanType,
+    PublicKeyData as _, SanType,
 };
 use rustls::RootCertStore;
 use rustls::server::{ServerConfig, WebPkiClientVerifier};
@@ -65,5 +65,29 @@ impl Pki {
                 PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
             )
             .unwrap()
+    }
+
+    /// A server that wants no certificate, and shows its root.
+    pub(crate) fn open_server(&self) -> ServerConfig {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let cert = params.signed_by(&key, &self.issuer).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![cert.der().clone(), self.ca.der().clone()],
+                PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+            )
+            .unwrap()
+    }
+
+    /// What a token pins, and the root itself.
+    pub(crate) fn root(&self) -> (String, String) {
+        let key = self.issuer.key().subject_public_key_info();
+        let hash = ring::digest::digest(&ring::digest::SHA256, &key);
+        (hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(), self.ca.pem())
     }
 }

@@ -27,6 +27,11 @@ SELECT 'certificate ' || serial, agent FROM agents UNION ALL \
 SELECT 'cursor of pipeline ' || pipeline || ' in partition ' || partition || ', slots ' || slot_first || ' to ' || slot_last, '' \
 FROM cursors";
 
+/// The same of format 3 and later. A revocation is never taken back: a later enrolment gets a higher generation.
+const REGISTRY_OF_AGENTS: &str = "\
+SELECT 'agent ' || agent, host FROM identities UNION ALL \
+SELECT 'revocation of agent ' || agent || ' up to ' || generation, '' FROM revocations";
+
 /// What cannot be learned again.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Registry(BTreeMap<String, String>);
@@ -46,7 +51,11 @@ pub(crate) fn path_of(path: &Path) -> PathBuf {
 
 /// Everything of a file that cannot be learned again.
 pub(crate) async fn registry(connection: &mut SqliteConnection) -> Result<Registry, sqlx::Error> {
-    let rows = sqlx::query(REGISTRY).fetch_all(connection).await?;
+    let mut rows = sqlx::query(REGISTRY).fetch_all(&mut *connection).await?;
+    // A file of an older build is looked at before it is brought up.
+    if crate::schema::format(connection).await? >= 3 {
+        rows.extend(sqlx::query(REGISTRY_OF_AGENTS).fetch_all(connection).await?);
+    }
     let facts = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
     Ok(Registry(facts.collect::<Result<_, sqlx::Error>>()?))
 }

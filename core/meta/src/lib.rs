@@ -9,22 +9,27 @@
 //! installation   the cluster's id, minted when the file is made
 //! streams        name → id          pipelines   name → id, stream, destination          ids are minted at first sight
 //! plans          id → full text     agents      certificates issued, by serial number
+//! identities     who an agent is: its host, policy, the key it is bound to and the one it may change to
+//! revocations    agent → the generation up to which its certificates count no more; rows are never removed
+//! tokens         what may still enrol (only a hash of each secret); enrolments: by which key a token was used, and the answer
 //! decisions      what an operator decided for a cursor that does not fit its log, until it is carried out
 //! cursors        the last cursor seen per pipeline, partition and slots; attempts: failed deliveries from an offset
 //! ```
 //!
 //! Not here: cursors themselves (the destination keeps them with the rows), the log's registry of origins (the log), secrets.
-//! Reading order: [`schema`] (tables and their versions) → [`copy`] → [`tables`] (names, plans, agents) → [`memory`], [`decisions`]
-//! → [`backup`] → [`error`].
+//! Reading order: [`schema`] (tables and their versions) → [`copy`] → [`tables`] (names, plans, certificates) → [`identities`],
+//! [`tokens`] → [`memory`], [`decisions`] → [`backup`] → [`error`].
 #![forbid(unsafe_code)]
 
 mod backup;
 mod copy;
 mod decisions;
 mod error;
+mod identities;
 mod memory;
 mod schema;
 mod tables;
+mod tokens;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,8 +42,10 @@ use sqlx::{ConnectOptions, SqliteConnection};
 
 pub use backup::{CopySummary, RememberedCursor, copy_file, inspect_copy};
 pub use error::MetaError;
+pub use identities::{Grant, GrantError, Identity, KeyHash, Proposal, Proven, Signed};
 pub use schema::VERSION;
 pub use tables::{IssuedAgent, PipelineRecord};
+pub use tokens::{Enrolled, Enrolment, NewToken, TokenRecord, Unusable};
 
 use memory::Memory;
 
@@ -48,7 +55,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The open file.
 ///
 /// There is one connection. Every call is a single statement that commits by itself, so a call that is cancelled has
-/// happened or not, and leaves no transaction open.
+/// happened or not, and leaves no transaction open. What needs several statements in one commit (a new key) takes a connection
+/// of its own for it, which rolls back when it is dropped.
 #[derive(Debug)]
 pub struct Meta {
     path: PathBuf,

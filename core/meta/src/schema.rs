@@ -16,7 +16,7 @@ const APPLICATION_ID: i64 = 0x4741_524D;
 /// The format this build writes.
 pub const VERSION: i64 = MIGRATIONS.len() as i64;
 
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
 CREATE TABLE installation (
   one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -81,6 +81,47 @@ CREATE TABLE decisions (
   gap_from INTEGER,
   decided_us INTEGER NOT NULL,
   PRIMARY KEY (pipeline, partition, slot_first, slot_last)
+) STRICT, WITHOUT ROWID;
+",
+    "
+CREATE TABLE identities (
+  agent TEXT PRIMARY KEY,
+  host TEXT NOT NULL,
+  policy TEXT,
+  generation INTEGER NOT NULL,
+  key_hash TEXT NOT NULL,
+  next_generation INTEGER,
+  next_key_hash TEXT,
+  recoveries INTEGER NOT NULL DEFAULT 0,
+  expires_us INTEGER NOT NULL,
+  changed_us INTEGER NOT NULL
+) STRICT;
+CREATE TABLE revocations (
+  agent TEXT NOT NULL,
+  generation INTEGER NOT NULL,
+  revoked_us INTEGER NOT NULL,
+  PRIMARY KEY (agent, generation)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE tokens (
+  id TEXT PRIMARY KEY,
+  secret_hash TEXT NOT NULL,
+  host TEXT NOT NULL,
+  policy TEXT,
+  replaces TEXT,
+  networks TEXT NOT NULL,
+  uses INTEGER NOT NULL,
+  created_us INTEGER NOT NULL,
+  expires_us INTEGER NOT NULL,
+  revoked_us INTEGER
+) STRICT;
+CREATE TABLE enrolments (
+  token TEXT NOT NULL,
+  key_hash TEXT NOT NULL,
+  agent TEXT NOT NULL,
+  host TEXT NOT NULL,
+  chain TEXT NOT NULL,
+  enrolled_us INTEGER NOT NULL,
+  PRIMARY KEY (token, key_hash)
 ) STRICT, WITHOUT ROWID;
 ",
 ];
@@ -161,7 +202,7 @@ async fn version(connection: &mut SqliteConnection, path: &Path) -> Result<i64, 
     read.map_err(|source| MetaError::sql(path, "read the format of", source))
 }
 
-async fn format(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
+pub(crate) async fn format(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar("SELECT user_version FROM pragma_user_version").fetch_one(connection).await
 }
 

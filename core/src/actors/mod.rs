@@ -5,6 +5,7 @@
 //! what a room does.
 
 pub mod admin;
+pub mod enrol;
 pub mod gateway;
 pub mod log;
 pub mod meta;

@@ -13,6 +13,7 @@ use garam_stage::{PlanId, Refiner};
 use super::StartError;
 use crate::actors::Slot;
 use crate::actors::admin::{AdminRoom, admin};
+use crate::actors::enrol::{EnrolRoom, enrol};
 use crate::actors::gateway::{GatewayRoom, gateway};
 use crate::actors::log::{LogRoom, Reader, log};
 use crate::actors::meta::meta as meta_child;
@@ -120,12 +121,18 @@ pub(super) fn log_room(plan: &Plan, pipelines: &[Pipeline]) -> LogRoom {
     LogRoom { config, readers: flows.chain(quarantines).collect(), slot: Slot::empty() }
 }
 
+/// The rooms that are spoken to from outside.
+pub(super) struct Ports {
+    pub(super) gateway: GatewayRoom,
+    pub(super) admin: AdminRoom,
+    pub(super) enrol: Option<EnrolRoom>,
+}
+
 /// Every child's factory, for the tree.
 pub(super) fn rooms(
     meta: &Arc<Meta>,
     log_room: LogRoom,
-    gateway_room: GatewayRoom,
-    admin_room: AdminRoom,
+    ports: Ports,
     pipelines: &[Pipeline],
     log_slot: &Slot<EmbeddedLog>,
 ) -> Rooms {
@@ -150,11 +157,12 @@ pub(super) fn rooms(
             })
             .collect(),
     });
+    let enrolment = ports.enrol.map(|room| ("enrol".to_owned(), enrol(room)));
     Rooms {
-        admin: vec![("http".into(), admin(admin_room))],
+        admin: [("http".to_owned(), admin(ports.admin))].into_iter().chain(enrolment).collect(),
         meta: meta_child(Arc::clone(meta)),
         log: log(log_room),
-        gateway: gateway(gateway_room),
+        gateway: gateway(ports.gateway),
         pipelines: pipelines.collect(),
         patience: Patience::default(),
     }

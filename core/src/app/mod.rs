@@ -13,22 +13,26 @@ mod tap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use garam_disk::{Fs as _, RealFs};
 use garam_log::{EmbeddedLog, LogError};
-use garam_meta::{IssuedAgent as AgentRecord, Meta, MetaError};
+use garam_meta::{GrantError, IssuedAgent as AgentRecord, Meta, MetaError, Proposal, Proven};
+use garam_proto::AgentId;
 use garam_stage::Failure;
 
 use crate::actors::Slot;
 use crate::actors::admin::AdminRoom;
+use crate::actors::enrol::EnrolRoom;
 use crate::actors::gateway::GatewayRoom;
 use crate::admin;
 use crate::backup::restore;
 use crate::config::Plan;
+use crate::enrol::registrar::{RegistrarError, signed};
+use crate::enrol::{Audit, Event, Outcome, Registrar};
 use crate::gateway::listener::Listener;
 use crate::gateway::{TlsError, wall_clock_us};
-use crate::pki::{IssuedAgent, Pki, PkiError, default_names};
+use crate::pki::{self, AgentKey, Pki, PkiError, check_host, default_names};
 use crate::supervise::{RootExit, Stop, Supervision, SupervisionHandle};
 use observe::Observed;
 
@@ -55,6 +59,21 @@ pub enum StartError {
     Io { action: &'static str, error: std::io::Error },
     #[error(transparent)]
     Room(#[from] Failure),
+    #[error(
+        "agent {agent} of host {host} is revoked: --replace issues a certificate for it all the same"
+    )]
+    Revoked { agent: AgentId, host: String },
+    #[error("policy {0} is not in the configuration: add [policy.{0}], or name another")]
+    NoPolicy(String),
+}
+
+impl From<RegistrarError> for StartError {
+    fn from(error: RegistrarError) -> Self {
+        match error {
+            RegistrarError::Meta(error) => Self::Meta(error),
+            RegistrarError::Pki(error) => Self::Pki(error),
+        }
+    }
 }
 
 /// A running core.
@@ -63,6 +82,7 @@ pub struct App {
     meta: Arc<Meta>,
     log: Slot<EmbeddedLog>,
     gateway: SocketAddr,
+    enrol: Option<SocketAddr>,
     admin: SocketAddr,
 }
 
@@ -97,14 +117,24 @@ impl App {
         let address = |error| StartError::Io { action: "read a bound address", error };
         let gateway = listener.local_addr().map_err(address)?;
         let admin_addr = questions.local_addr().map_err(address)?;
+        let (enrol_socket, enrol_addr) = match plan.gateway.enrol_listen {
+            Some(wanted) => {
+                let socket = admin::bind(wanted).await.map_err(bind("enrolment", wanted))?;
+                let bound = socket.local_addr().map_err(address)?;
+                (Some(socket), Some(bound))
+            }
+            None => (None, None),
+        };
+        let registrar = Arc::new(Registrar::open(&plan, Arc::clone(&meta), &pki).await?);
         let door = Slot::empty();
         let observed = Arc::new(Observed::new(&plan, &meta, &pipelines, log.clone(), door.clone()));
         let gateway_room = GatewayRoom {
             config: plan.gateway.clone(),
             cluster: meta.cluster(),
-            pki,
-            names,
+            pki: pki.clone(),
+            names: names.clone(),
             log: log.clone(),
+            registrar: Arc::clone(&registrar),
             door,
             bound: Arc::new(Mutex::new(Some(listener))),
         };
@@ -113,18 +143,31 @@ impl App {
             observe: observed.clone(),
             bound: Arc::new(Mutex::new(Some(questions))),
         };
-        let rooms = build::rooms(&meta, log_room, gateway_room, admin_room, &pipelines, &log);
+        let enrol_room = plan.gateway.enrol_listen.map(|listen| EnrolRoom {
+            listen,
+            pki,
+            names,
+            registrar,
+            bound: Arc::new(Mutex::new(enrol_socket)),
+        });
+        let ports = build::Ports { gateway: gateway_room, admin: admin_room, enrol: enrol_room };
+        let rooms = build::rooms(&meta, log_room, ports, &pipelines, &log);
         let supervision = Supervision::start(
             crate::supervise::tree::tree(rooms),
             tokio::runtime::Handle::current(),
         )
         .map_err(|error| StartError::Io { action: "start supervision", error })?;
         observed.attach(supervision.clone());
-        Ok(Self { supervision, meta, log, gateway, admin: admin_addr })
+        Ok(Self { supervision, meta, log, gateway, enrol: enrol_addr, admin: admin_addr })
     }
 
     pub fn gateway_addr(&self) -> SocketAddr {
         self.gateway
+    }
+
+    /// Where hosts become agents, if anywhere.
+    pub fn enrol_addr(&self) -> Option<SocketAddr> {
+        self.enrol
     }
 
     pub fn admin_addr(&self) -> SocketAddr {
@@ -171,18 +214,111 @@ fn make_data_dir(data_dir: &Path) -> Result<(), StartError> {
     RealFs.create_dir(data_dir).map_err(failed)
 }
 
-/// Notes an issued certificate in the metadata.
-pub async fn record_issued(plan: &Plan, issued: &IssuedAgent) -> Result<(), StartError> {
+/// What `agent issue` is to make.
+pub struct Issue<'a> {
+    pub host: &'a str,
+    pub life: Duration,
+    pub policy: Option<String>,
+    /// Also for an agent that is revoked.
+    pub replace: bool,
+    /// The identity folder to make.
+    pub folder: &'a Path,
+}
+
+/// What `agent issue` made.
+#[derive(Debug, Clone)]
+pub struct Issued {
+    pub agent: AgentId,
+    /// The agent was there already, and keeps its id.
+    pub again: bool,
+    pub serial: String,
+    pub not_after: SystemTime,
+}
+
+/// Issues a certificate on the core's own machine. A host that is known keeps its agent's id, so that what it has shipped is
+/// not shipped again; its older certificate counts until the new one is used.
+pub async fn issue_agent(plan: &Plan, issue: &Issue<'_>) -> Result<Issued, StartError> {
+    check_host(issue.host)?;
+    check_policy(plan, issue.policy.as_deref())?;
+    let pki = Pki::at(&plan.pki_dir);
+    let authority = pki.authority()?;
+    if issue.folder.join("key.pem").try_exists().unwrap_or(true) {
+        return Err(PkiError::Exists(issue.folder.join("key.pem")).into());
+    }
     make_data_dir(&plan.data_dir)?;
-    let not_after = issued.not_after.duration_since(UNIX_EPOCH).unwrap_or_default();
     let meta = Meta::open(&plan.meta_path()).await?;
+    let known = known_agent(&meta, issue.host).await?;
+    let revoked = meta.revocations().await?;
+    if let Some((agent, generation)) = known
+        && revoked.get(&agent).is_some_and(|&through| generation <= through)
+        && !issue.replace
+    {
+        return Err(StartError::Revoked { agent, host: issue.host.into() });
+    }
+    let key = AgentKey::generate()?;
+    let agent = known.map_or_else(|| AgentId(*uuid::Uuid::new_v4().as_bytes()), |(agent, _)| agent);
+    let recorded = meta.identity(agent).await?.is_some();
+    let older_build = Proven { generation: 0, key_hash: garam_meta::KeyHash([0; 32]) };
+    let proposal = Proposal {
+        agent,
+        host: issue.host.into(),
+        policy: issue.policy.clone(),
+        key_hash: key.hash(),
+        // Of a certificate that an older build issued only the id is known.
+        proven: (known.is_some() && !recorded).then_some(older_build),
+        recoveries: None,
+    };
+    let mut made = None;
+    let sign = |grant: &garam_meta::Grant| {
+        let certificate = authority.sign_own(grant, &key, issue.life)?;
+        let signed = signed(&certificate);
+        made = Some(certificate);
+        Ok::<_, PkiError>(signed)
+    };
+    let granted = meta.grant(&proposal, sign).await;
+    let (_, signed) = granted.map_err(|error| match error {
+        GrantError::Meta(error) => StartError::Meta(error),
+        GrantError::Sign(error) => StartError::Pki(error),
+        GrantError::Revoked(agent) | GrantError::TooManyRecoveries(agent) => {
+            StartError::Revoked { agent, host: issue.host.into() }
+        }
+    })?;
+    let Some(certificate) = made else {
+        return Err(PkiError::Missing(plan.pki_dir.clone()).into());
+    };
     meta.record_agent(&AgentRecord {
-        agent: issued.agent,
-        name: issued.host.clone(),
-        serial: issued.serial.clone(),
+        agent,
+        name: issue.host.into(),
+        serial: certificate.serial.clone(),
         issued_us: wall_clock_us(),
-        expires_us: i64::try_from(not_after.as_micros()).unwrap_or(i64::MAX),
+        expires_us: signed.expires_us,
     })
     .await?;
-    Ok(())
+    let event = Event::new("issue", Outcome::Allowed).with("agent", agent);
+    Audit::in_folder(&plan.data_dir).record(event.with("host", issue.host)).await;
+    authority.write_identity(issue.folder, &certificate, &key)?;
+    let pki::AgentCertificate { serial, not_after, .. } = certificate;
+    Ok(Issued { agent, again: known.is_some(), serial, not_after })
+}
+
+/// Refuses a policy that the configuration does not know.
+pub fn check_policy(plan: &Plan, policy: Option<&str>) -> Result<(), StartError> {
+    match policy {
+        Some(name) if !plan.policies.iter().any(|policy| policy.name == name) => {
+            Err(StartError::NoPolicy(name.into()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The agent of a host, and the newest generation of its keys; the one that was issued last, where there are several.
+pub async fn known_agent(meta: &Meta, host: &str) -> Result<Option<(AgentId, u64)>, MetaError> {
+    let identities = meta.identities().await?;
+    let newest = identities.iter().filter(|i| i.host == host).max_by_key(|i| i.expires_us);
+    if let Some(identity) = newest {
+        let generation = identity.next.map_or(identity.generation, |(next, _)| next);
+        return Ok(Some((identity.agent, generation)));
+    }
+    let issued = meta.agents().await?;
+    Ok(issued.iter().rfind(|issued| issued.name == host).map(|issued| (issued.agent, 0)))
 }

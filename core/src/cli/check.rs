@@ -31,6 +31,8 @@ pub(crate) fn check(plan: &Plan, args: &Args, format: Format) -> anyhow::Result<
         "data_dir": plan.data_dir,
         "pki_dir": plan.pki_dir,
         "gateway": plan.gateway.listen.to_string(),
+        "enrol": plan.gateway.enrol_listen.map(|listen| listen.to_string()),
+        "policies": plan.policies.iter().map(|policy| policy.name.as_str()).collect::<Vec<_>>(),
         "admin": plan.admin_listen.to_string(),
         "connected": args.connect,
         "streams": plan.streams.iter().zip(&outages).map(|(stream, outage)| json!({
@@ -55,6 +57,21 @@ pub(crate) fn check(plan: &Plan, args: &Args, format: Format) -> anyhow::Result<
     table.row(["core".into(), "data".into(), plan.data_dir.display().to_string()]);
     table.row(["core".into(), "gateway".into(), plan.gateway.listen.to_string()]);
     table.row(["core".into(), "admin".into(), plan.admin_listen.to_string()]);
+    if let Some(listen) = plan.gateway.enrol_listen {
+        let life = humantime::format_duration(plan.pki.agent_life);
+        table.row(["core".into(), "enrol".into(), format!("{listen}, certificates for {life}")]);
+    }
+    for policy in &plan.policies {
+        let streams: Vec<_> = plan
+            .streams
+            .iter()
+            .map(|s| s.name.as_str())
+            .filter(|s| policy.streams.is_match(s))
+            .collect();
+        let rate = policy.rate.map(|rate| format!(", {} a second", output::bytes(rate)));
+        let text = format!("writes to {}{}", streams.join(", "), rate.unwrap_or_default());
+        table.row(["policy".into(), policy.name.clone(), text]);
+    }
     for (stream, outage) in plan.streams.iter().zip(&outages) {
         let quota = output::bytes(stream.quota);
         let columns: Vec<_> = stream.contract.columns.iter().map(|c| c.name.as_str()).collect();

@@ -1,7 +1,7 @@
 //! The operator's command line: parses, calls one room, prints, and ends with a documented exit code.
 //!
 //! Data goes to stdout, talk to stderr. Verbs that ask a running core go through its admin port; verbs that look at files
-//! (`check`, `log`, `dlq`, `query`, `backup`, `verify`, `restore`, `ca`, `agent`) work without one; `resume` does both. Not here: what the verbs do (`app` and the rooms).
+//! (`check`, `log`, `dlq`, `query`, `backup`, `verify`, `restore`, `ca`, `agent`, `token`) work without one; `resume` does both. Not here: what the verbs do (`app` and the rooms).
 
 mod admin_client;
 mod agent;
@@ -17,6 +17,7 @@ mod query;
 mod quickstart;
 mod resume;
 mod run;
+mod token;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -82,9 +83,12 @@ enum Verb {
     /// Make the certificate authority
     #[command(subcommand)]
     Ca(agent::CaVerb),
-    /// Issue and list agents' certificates
+    /// Issue certificates, list and revoke agents
     #[command(subcommand)]
     Agent(agent::AgentVerb),
+    /// Let hosts become agents by a token
+    #[command(subcommand)]
+    Token(token::Verb),
     /// Print a completion script for a shell
     #[command(after_help = "Example: garam completions bash > /etc/bash_completion.d/garam")]
     Completions { shell: clap_complete::Shell },
@@ -121,6 +125,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Dlq(verb) => dlq::dispatch(&load(&config)?, verb, format),
         Verb::Ca(verb) => agent::ca(&load(&config)?, &verb),
         Verb::Agent(verb) => agent::agent(&load(&config)?, verb, format),
+        Verb::Token(verb) => token::dispatch(&load(&config)?, verb, format),
         Verb::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "garam", &mut script);

@@ -18,7 +18,7 @@ use garam_stage::ContractConfig;
 use serde::Deserialize;
 
 pub use load::{ConfigError, load, parse};
-pub use plan::{PipelinePlan, Plan, StreamPlan};
+pub use plan::{PipelinePlan, Plan, PolicyPlan, StreamPlan};
 
 /// Where `garam` looks when no `--config` is given.
 pub const DEFAULT_PATH: &str = "/etc/garam/garam.toml";
@@ -38,6 +38,9 @@ pub struct Config {
     pub log: LogConfig,
     #[serde(default)]
     pub pki: PkiConfig,
+    /// `[policy.NAME]`: what agents may do that carry it.
+    #[serde(default)]
+    pub policy: BTreeMap<String, PolicyConfig>,
     /// `[stream.NAME]`: at least one.
     #[serde(default)]
     pub stream: BTreeMap<String, StreamConfig>,
@@ -52,6 +55,8 @@ pub struct Config {
 pub struct GatewayConfig {
     /// Address and port for agents. Default `0.0.0.0:7470`.
     pub listen: SocketAddr,
+    /// Address and port where hosts with a token become agents. Default: nowhere.
+    pub enrol_listen: Option<SocketAddr>,
     /// Names and addresses the server certificate is valid for. Default: this host's name, `localhost`, `127.0.0.1`
     /// and `::1`.
     pub names: Vec<String>,
@@ -76,6 +81,7 @@ impl Default for GatewayConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([0, 0, 0, 0], 7470)),
+            enrol_listen: None,
             names: Vec::new(),
             window: ByteSize::mib(8),
             max_record: ByteSize::mib(16),
@@ -118,12 +124,46 @@ impl Default for LogConfig {
     }
 }
 
-/// Where the certificates lie.
-#[derive(Debug, Clone, Default, Deserialize)]
+/// Where the certificates lie, and how long those of agents live.
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PkiConfig {
     /// Folder made by `garam ca init`. Default `DATA_DIR/pki`.
     pub dir: Option<PathBuf>,
+    /// How long the certificate of an enrolled agent lives; it is renewed when 70 to 90 % of that have passed. Default 24 h;
+    /// 10 s to 1 year.
+    #[serde(with = "humantime_serde")]
+    pub agent_life: Duration,
+    /// How long after its certificate's end an agent may come back by its key alone. Default 30 days; 0 to 1 year.
+    #[serde(with = "humantime_serde")]
+    pub recover_within: Duration,
+    /// How often it may do so until it is enrolled anew. Default 10; 0 to 1000.
+    pub recoveries: u32,
+}
+
+impl Default for PkiConfig {
+    fn default() -> Self {
+        Self {
+            dir: None,
+            agent_life: Duration::from_secs(24 * 3600),
+            recover_within: Duration::from_secs(30 * 24 * 3600),
+            recoveries: 10,
+        }
+    }
+}
+
+/// What an agent may do.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyConfig {
+    /// The streams it may write to, as globs. At least one.
+    pub streams: Vec<String>,
+    /// Payload bytes a second. Default: no limit; 64 KiB and more.
+    #[serde(default)]
+    pub rate: Option<ByteSize>,
+    /// Its largest record in raw bytes, below `gateway.max_record`. Default: that; 64 KiB and more.
+    #[serde(default)]
+    pub max_record: Option<ByteSize>,
 }
 
 /// A named, partitioned, durable log of blocks.

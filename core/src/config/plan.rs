@@ -11,7 +11,8 @@ use garam_sink::SinkConfig;
 use garam_stage::Contract;
 
 use super::{
-    Config, ConfigError, GatewayConfig, LogConfig, OnFull, PipelineConfig, Start, StreamConfig, To,
+    Config, ConfigError, GatewayConfig, LogConfig, OnFull, PipelineConfig, PkiConfig, PolicyConfig,
+    Start, StreamConfig, To,
 };
 
 /// What the core will do, as `garam check` prints it.
@@ -19,6 +20,8 @@ use super::{
 pub struct Plan {
     pub data_dir: PathBuf,
     pub pki_dir: PathBuf,
+    pub pki: PkiConfig,
+    pub policies: Vec<PolicyPlan>,
     pub gateway: GatewayConfig,
     pub admin_listen: std::net::SocketAddr,
     pub log: LogConfig,
@@ -36,6 +39,15 @@ pub struct StreamPlan {
     pub max_origins: u32,
     pub contract: Contract,
     pub refiner: Arc<ContractRefiner>,
+}
+
+/// What an agent may do.
+#[derive(Debug, Clone)]
+pub struct PolicyPlan {
+    pub name: String,
+    pub streams: globset::GlobSet,
+    pub rate: Option<u64>,
+    pub max_record: Option<u32>,
 }
 
 #[derive(Debug, Clone)]
@@ -91,10 +103,15 @@ impl Config {
             .map(|(name, pipeline)| check_pipeline(name, pipeline, &streams))
             .collect::<Result<Vec<_>, _>>()?;
         check_targets(&pipelines)?;
-        let pki_dir = self.pki.dir.unwrap_or_else(|| self.data_dir.join("pki"));
+        check_pki(&self.pki)?;
+        let policies = self.policy.into_iter().map(|(name, policy)| check_policy(name, &policy));
+        let policies = policies.collect::<Result<_, _>>()?;
+        let pki_dir = self.pki.dir.clone().unwrap_or_else(|| self.data_dir.join("pki"));
         Ok(Plan {
             data_dir: self.data_dir,
             pki_dir,
+            pki: self.pki,
+            policies,
             gateway: self.gateway,
             admin_listen: self.admin.listen,
             log: self.log,
@@ -110,6 +127,41 @@ fn check_gateway(gateway: &GatewayConfig) -> Result<(), ConfigError> {
     let least = gateway.window.max(gateway.max_record);
     bounds("gateway.max_in_flight", gateway.max_in_flight, least, ByteSize::gib(2))?;
     range("gateway.max_sessions", gateway.max_sessions, 1, 65_536)
+}
+
+fn check_pki(pki: &PkiConfig) -> Result<(), ConfigError> {
+    let year = Duration::from_secs(366 * 24 * 3600);
+    let within = |key: &str, value: Duration, least: Duration| {
+        if value < least || value > year {
+            return invalid(key, format!("{value:?} is out of bounds: {least:?} to 366 days"));
+        }
+        Ok(())
+    };
+    within("pki.agent_life", pki.agent_life, Duration::from_secs(10))?;
+    within("pki.recover_within", pki.recover_within, Duration::ZERO)?;
+    range("pki.recoveries", pki.recoveries, 0, 1000)
+}
+
+fn check_policy(name: String, policy: &PolicyConfig) -> Result<PolicyPlan, ConfigError> {
+    let key = |field: &str| format!("policy.{name}.{field}");
+    let parsed = garam_proto::SourceName::new(name.as_str());
+    parsed.or_else(|e| invalid(&format!("policy.{name}"), e.to_string()))?;
+    if policy.streams.is_empty() {
+        return invalid(&key("streams"), "at least one glob: \"*\" allows every stream".into());
+    }
+    let mut streams = globset::GlobSet::builder();
+    for glob in &policy.streams {
+        streams.add(globset::Glob::new(glob).or_else(|e| invalid(&key("streams"), e.to_string()))?);
+    }
+    let streams = streams.build().or_else(|e| invalid(&key("streams"), e.to_string()))?;
+    if let Some(rate) = policy.rate {
+        bounds(&key("rate"), rate, ByteSize::kib(64), ByteSize::gib(64))?;
+    }
+    if let Some(most) = policy.max_record {
+        bounds(&key("max_record"), most, ByteSize::kib(64), ByteSize::mib(64))?;
+    }
+    let max_record = policy.max_record.map(|most| most.as_u64() as u32);
+    Ok(PolicyPlan { streams, rate: policy.rate.map(|rate| rate.as_u64()), max_record, name })
 }
 
 fn check_stream(name: String, stream: StreamConfig) -> Result<StreamPlan, ConfigError> {

@@ -3,7 +3,7 @@
 //! In: TCP connections. Out: appends to the log; acks, marks and holds back to the agent. Promise: nothing is acknowledged
 //! before the log says it is durable; who an agent is comes from its certificate alone; a peer can hold at most its window,
 //! one frame and its permits; one session that ends badly ends alone.
-//! Not here: what a payload means (it stays compressed), the fold that drops repeats (the log), certificates (`pki`).
+//! Not here: what a payload means (it stays compressed), the fold that drops repeats (the log), who may come in and do what (`enrol`).
 //!
 //! Reading order: [`listener`] (accepts) → `session` (greets, reads frames) → `wire` (frames and messages) → `answers`
 //! (tells the agent what became of its requests) → `slots`, `candidates` (its origins) → `sessions` (who is connected) →
@@ -27,6 +27,7 @@ use garam_proto::{ClusterId, DecodeLimits};
 use tokio::sync::Semaphore;
 
 use crate::config::GatewayConfig;
+use crate::enrol::Registrar;
 pub use sessions::{SessionInfo, Sessions};
 pub use tls::{TlsError, acceptor};
 
@@ -35,6 +36,8 @@ pub struct Door {
     pub log: Arc<dyn Log>,
     pub cluster: ClusterId,
     pub config: GatewayConfig,
+    /// Who is let in, and what they may do.
+    pub registrar: Arc<Registrar>,
     pub sessions: Sessions,
     pub stats: GatewayStats,
     /// Payload bytes in flight over all sessions, in units of [`PERMIT_BYTES`].
@@ -62,13 +65,19 @@ pub struct GatewayStats {
 }
 
 impl Door {
-    pub fn new(log: Arc<dyn Log>, cluster: ClusterId, config: GatewayConfig) -> Self {
+    pub fn new(
+        log: Arc<dyn Log>,
+        cluster: ClusterId,
+        config: GatewayConfig,
+        registrar: Arc<Registrar>,
+    ) -> Self {
         let permits =
             usize::try_from(config.max_in_flight.as_u64() / PERMIT_BYTES).unwrap_or(usize::MAX);
         Self {
             log,
             cluster,
             config,
+            registrar,
             sessions: Sessions::default(),
             stats: GatewayStats::default(),
             permits: Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS))),
@@ -76,11 +85,15 @@ impl Door {
     }
 
     fn decode_limits(&self) -> DecodeLimits {
-        let max_raw = u32::try_from(self.config.max_record.as_u64()).unwrap_or(u32::MAX);
         DecodeLimits {
-            max_raw: max_raw.max(garam_proto::message::MAX_PART as u32),
+            max_raw: self.max_record().max(garam_proto::message::MAX_PART as u32),
             ..DecodeLimits::default()
         }
+    }
+
+    /// The largest record of all, in raw bytes.
+    fn max_record(&self) -> u32 {
+        u32::try_from(self.config.max_record.as_u64()).unwrap_or(u32::MAX)
     }
 
     fn window(&self) -> u32 {
@@ -130,7 +143,7 @@ impl GatewayStats {
 }
 
 /// Ends when the signal says stop, or when nobody is left to say it.
-async fn told(stop: &mut tokio::sync::watch::Receiver<bool>) {
+pub(crate) async fn told(stop: &mut tokio::sync::watch::Receiver<bool>) {
     let _told_or_orphaned = stop.wait_for(|&stop| stop).await.is_ok();
 }
 

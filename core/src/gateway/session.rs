@@ -5,18 +5,20 @@
 //! is dropped unanswered; a payload enters the log only with its checksum verified and its permits held.
 //! Not here: waiting for durability (`answers`), so that many blocks are in flight at once.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
 use garam_log::{Append, AppendBody, Claim as LogClaim};
 use garam_proto::message::{self as m, ByeReason, Message};
-use garam_proto::{BlockHeader, Frame, OriginId, SessionId};
+use garam_proto::{AgentId, BlockHeader, Frame, OriginId, SessionId};
 use tokio::io::WriteHalf;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
-use tokio::time::timeout;
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -26,6 +28,8 @@ use super::sessions::{Newcomer, Registration};
 use super::slots::{Slot, Slots, lock};
 use super::wire::{Broken, Incoming, broken, say_bye, write_messages};
 use super::{Door, GatewayStats, PERMIT_BYTES, told, wall_clock_us};
+use crate::enrol::NotAdmitted;
+use crate::enrol::rights::{Pace, Rights};
 use crate::pki::{PeerIdentity, peer_identity};
 
 /// Requests whose answers are outstanding, per session. The window bounds their bytes, this their number.
@@ -76,10 +80,23 @@ pub(super) async fn run(
             return SessionEnd::Handshake(format!("{}: {text}", identity.host));
         }
     };
+    let rights = match door.registrar.admit(&identity, peer.ip().to_canonical()).await {
+        Ok(rights) => rights,
+        Err(NotAdmitted::Denied(text)) => {
+            say_bye(&mut writer, ByeReason::Denied, &text).await;
+            return SessionEnd::Handshake(format!("{}: {text}", identity.host));
+        }
+        Err(NotAdmitted::Later(text)) => {
+            say_bye(&mut writer, ByeReason::Unavailable, "the core cannot look up agents now")
+                .await;
+            return SessionEnd::Handshake(format!("{}: {text}", identity.host));
+        }
+    };
     let session = SessionId(random_u64());
     let registered = door.sessions.register(Newcomer {
         agent: identity.agent,
         session,
+        generation: identity.generation,
         host: identity.host.clone(),
         peer,
         build: hello.build.clone(),
@@ -93,11 +110,16 @@ pub(super) async fn run(
     if registration.took_over {
         GatewayStats::add(&door.stats.takeovers, 1);
     }
+    // Once more, now that a revocation would end this session: it may have come in between.
+    if door.registrar.is_revoked(identity.agent, identity.generation) {
+        say_bye(&mut writer, ByeReason::Denied, "this agent is revoked").await;
+        return SessionEnd::Handshake(format!("{}: this agent is revoked", identity.host));
+    }
     let skew_s = (hello.time_us - wall_clock_us()) / 1_000_000;
     tracing::info!(%peer, host = identity.host, agent = %identity.agent, build = hello.build, skew_s, "agent connected");
     let welcome = m::Welcome {
         version,
-        features: 0,
+        features: m::FEATURE_RENEW,
         build: concat!("garam ", env!("CARGO_PKG_VERSION")).into(),
         cluster: door.cluster,
         agent: identity.agent,
@@ -105,16 +127,30 @@ pub(super) async fn run(
         time_us: wall_clock_us(),
         window: door.window(),
         max_part: m::MAX_PART as u32,
-        max_record: u32::try_from(door.config.max_record.as_u64()).unwrap_or(u32::MAX),
+        max_record: rights.max_record(door.max_record()),
     };
-    Session { door: Arc::clone(door), identity, session, slots: Slots::default(), fragment: None }
-        .serve(incoming, writer, welcome, registration, stop)
-        .await
+    let session = Session {
+        door: Arc::clone(door),
+        peer: peer.ip().to_canonical(),
+        pace: rights.pace(),
+        rights,
+        renews: hello.features & m::FEATURE_RENEW != 0,
+        identity,
+        session,
+        slots: Slots::default(),
+        fragment: None,
+    };
+    session.serve(incoming, writer, welcome, registration, stop).await
 }
 
 struct Session {
     door: Arc<Door>,
     identity: PeerIdentity,
+    peer: IpAddr,
+    rights: Rights,
+    pace: Pace,
+    /// The agent changes its certificate when it is told that it is time.
+    renews: bool,
     session: SessionId,
     slots: Slots,
     fragment: Option<Fragment>,
@@ -149,6 +185,9 @@ impl Session {
         let mut why = String::from("the agent closed the connection");
         let mut fault = None;
         let mut answers_live = true;
+        let life = Life::of(&self.identity);
+        let (ends, renewal) = (sleep_until(life.ends), sleep_until(life.renewal));
+        tokio::pin!(ends, renewal);
         if outgoing.send(welcome.into()).await.is_ok() {
             loop {
                 let next = tokio::select! {
@@ -158,8 +197,24 @@ impl Session {
                         break;
                     }
                     reason = registration.ended() => {
-                        fault = Some(Broken { reason, text: "a newer session of this agent took over".into() });
+                        let text = match reason {
+                            ByeReason::Denied => "this agent is revoked",
+                            _ => "a newer session of this agent took over",
+                        };
+                        fault = Some(Broken { reason, text: text.into() });
                         break;
+                    }
+                    // A session outlives its handshake, not its certificate.
+                    () = &mut ends => {
+                        fault = Some(Broken { reason: ByeReason::Unavailable, text: "the certificate of this session has ended".into() });
+                        break;
+                    }
+                    () = &mut renewal, if self.renews => {
+                        renewal.as_mut().reset(life.again());
+                        if outgoing.send(life.due().into()).await.is_err() {
+                            break;
+                        }
+                        continue;
                     }
                     // Without answers the agent would wait for its acks for ever: it is better off with a new session.
                     ended = &mut answering => {
@@ -168,7 +223,7 @@ impl Session {
                         answers_live = false;
                         break;
                     }
-                    next = timeout(self.door.config.idle_timeout, incoming.next()) => next,
+                    next = paced(self.pace.resume_at(), self.door.config.idle_timeout, &mut incoming) => next,
                 };
                 let frame = match next {
                     Ok(Ok(Some(frame))) => frame,
@@ -240,7 +295,7 @@ impl Session {
         match message {
             Message::Push(push) => self.push(push, payload, pending).await?,
             Message::Part(part) => self.part(part, payload, pending).await?,
-            Message::Claim(claim) => self.claim(claim, pending).await?,
+            Message::Claim(claim) => self.claim(claim, outgoing, pending).await?,
             Message::Open(open) => {
                 let answer = self.open(&open)?;
                 send(outgoing, answer.into()).await?;
@@ -263,6 +318,10 @@ impl Session {
                 let body = AppendBody::Retire { mark: retire.mark };
                 self.append(retire.slot, retire.answer, body, None, pending).await?;
             }
+            Message::Renew(renew) => {
+                let answer = self.renew(&renew).await;
+                send(outgoing, answer.into()).await?;
+            }
             Message::Ping(m::Ping { nonce }) => send(outgoing, m::Pong { nonce }.into()).await?,
             Message::Pong(_) => {}
             Message::Bye(_) => return Ok(false),
@@ -270,6 +329,22 @@ impl Session {
         }
         Ok(true)
     }
+
+    async fn renew(&self, renew: &m::Renew) -> m::Renewed {
+        let renewed = self.door.registrar.renew(&self.identity, &renew.csr, self.peer).await;
+        let outcome = match renewed {
+            Ok(chain) => m::RenewOutcome::Issued { chain },
+            Err(why) => m::RenewOutcome::Refused { why },
+        };
+        m::Renewed { outcome }
+    }
+
+    /// Ends the session of an agent that says it is somebody else, or sends what it may not.
+    async fn forbidden(&self, what: &'static str, text: String) -> Broken {
+        self.door.registrar.deny(what, &self.identity, self.peer, &text).await;
+        broken(text)
+    }
+
     fn open(&self, open: &m::Open) -> Result<m::OpenAck, Broken> {
         if open.queries.len() > m::MAX_OPENS {
             let asked = open.queries.len();
@@ -282,8 +357,17 @@ impl Session {
     async fn claim(
         &mut self,
         claim: m::Claim,
+        outgoing: &mpsc::Sender<Message>,
         pending: &mpsc::Sender<Pending>,
     ) -> Result<(), Broken> {
+        if !self.rights.may_write(&claim.stream) {
+            let policy = self.rights.name();
+            let why = format!("policy {policy} does not allow stream {}", claim.stream);
+            self.door.registrar.deny("stream", &self.identity, self.peer, &why).await;
+            let outcome = m::ClaimOutcome::Denied { why };
+            return send(outgoing, m::ClaimAck { slot: claim.slot, answer: 1, outcome }.into())
+                .await;
+        }
         let request = LogClaim {
             stream: claim.stream,
             origin: OriginId { agent: self.identity.agent, generation: claim.generation },
@@ -323,6 +407,23 @@ impl Session {
                 push.block.payload_len
             )));
         }
+        // A block of many small records may be as large as a frame; more than that is one record in fragments.
+        let most = self.rights.max_record(self.door.max_record()).max(m::MAX_PART as u32);
+        if push.block.raw_len > most {
+            let text = format!(
+                "a record of {} bytes, policy {} allows {most}",
+                push.block.raw_len,
+                self.rights.name()
+            );
+            return Err(self.forbidden("record", text).await);
+        }
+        let claimed = push.block.origin.agent;
+        if claimed != self.identity.agent && claimed != AgentId::NIL {
+            let text =
+                format!("a block of agent {claimed} in a session of {}", self.identity.agent);
+            return Err(self.forbidden("origin", text).await);
+        }
+        self.pace.sent(push.block.payload_len);
         let permit = self.permit(push.block.payload_len).await?;
         let whole = push.block.payload_len as usize;
         if payload.len() < whole {
@@ -412,6 +513,49 @@ impl Session {
             reason: ByeReason::Shutdown,
             text: "the core is stopping".into(),
         })
+    }
+}
+
+/// The next frame, not before the agent's rate allows it.
+async fn paced(
+    resume_at: Option<Instant>,
+    idle: Duration,
+    incoming: &mut Incoming,
+) -> Result<Result<Option<Frame>, Broken>, Elapsed> {
+    if let Some(at) = resume_at {
+        sleep_until(at).await;
+    }
+    timeout(idle, incoming.next()).await
+}
+
+/// How the life of a session's certificate goes on.
+struct Life {
+    not_after: SystemTime,
+    ends: Instant,
+    renewal: Instant,
+    whole: Duration,
+}
+
+impl Life {
+    /// Renewal is due when 70 to 90 % have passed: a fleet that was enrolled at once is not renewed at once.
+    fn of(identity: &PeerIdentity) -> Self {
+        let (now, instant) = (SystemTime::now(), Instant::now());
+        let whole = identity.not_after.duration_since(identity.issued).unwrap_or_default();
+        let left = identity.not_after.duration_since(now).unwrap_or_default();
+        let after = whole.mul_f64(0.7 + 0.2 * fastrand::f64());
+        let renewal = (identity.issued + after).duration_since(now).unwrap_or_default();
+        let not_after = identity.not_after;
+        Self { not_after, ends: instant + left, renewal: instant + renewal, whole }
+    }
+
+    /// When an agent that did not renew is told again.
+    fn again(&self) -> Instant {
+        Instant::now() + (self.whole / 50).clamp(Duration::from_secs(1), Duration::from_secs(600))
+    }
+
+    fn due(&self) -> m::RenewDue {
+        let ends = self.not_after.duration_since(UNIX_EPOCH).unwrap_or_default();
+        m::RenewDue { not_after_us: i64::try_from(ends.as_micros()).unwrap_or(i64::MAX) }
     }
 }
 

@@ -35,6 +35,7 @@ struct Agent {
 
 struct Current {
     session: SessionId,
+    generation: u64,
     host: String,
     peer: SocketAddr,
     build: String,
@@ -57,6 +58,8 @@ pub(super) struct Registration {
 pub(super) struct Newcomer {
     pub(super) agent: AgentId,
     pub(super) session: SessionId,
+    /// Of its certificate.
+    pub(super) generation: u64,
     pub(super) host: String,
     pub(super) peer: SocketAddr,
     pub(super) build: String,
@@ -91,6 +94,7 @@ impl Sessions {
         let (end, ended) = watch::channel(None);
         agent.current = Some(Current {
             session: newcomer.session,
+            generation: newcomer.generation,
             host: newcomer.host,
             peer: newcomer.peer,
             build: newcomer.build,
@@ -105,6 +109,17 @@ impl Sessions {
             ended,
             took_over,
         })
+    }
+
+    /// Ends the sessions of agents that may not be here any more.
+    pub fn end_where(&self, gone: impl Fn(AgentId, u64) -> bool) {
+        for (agent, entry) in self.lock().iter() {
+            if let Some(current) = &entry.current
+                && gone(*agent, current.generation)
+            {
+                current.end.send_replace(Some(ByeReason::Denied));
+            }
+        }
     }
 
     pub fn list(&self) -> Vec<SessionInfo> {
@@ -165,6 +180,7 @@ mod tests {
         Newcomer {
             agent: AgentId([7; 16]),
             session: SessionId(session),
+            generation: session,
             host: "web-01".into(),
             peer: SocketAddr::from(([127, 0, 0, 1], 1)),
             build: "test".into(),
@@ -182,6 +198,16 @@ mod tests {
         assert_eq!(sessions.count(), 1, "the older session's end leaves the newer one in place");
         drop(second);
         assert_eq!(sessions.count(), 0);
+    }
+
+    #[test]
+    fn only_those_who_may_not_be_here_are_ended() {
+        let sessions = Sessions::default();
+        let current = sessions.register(newcomer(3)).ok().unwrap();
+        sessions.end_where(|_, generation| generation <= 2);
+        assert_eq!(*current.ended.borrow(), None);
+        sessions.end_where(|agent, generation| agent == AgentId([7; 16]) && generation <= 3);
+        assert_eq!(*current.ended.borrow(), Some(ByeReason::Denied));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use garam_meta::{KeyHash, Proven};
 use garam_proto::AgentId;
 use rustls::pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
@@ -9,6 +10,9 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// What an agent's URI SAN begins with; its UUID follows.
 pub(super) const AGENT_URI: &str = "spiffe://garam/agent/";
+/// Two more names say which of the agent's keys this is, and what it may do. Without them: generation 0, everything.
+pub(super) const GENERATION_URI: &str = "garam:generation:";
+pub(super) const POLICY_URI: &str = "garam:policy:";
 
 /// Who a peer is, from its verified certificate alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +20,20 @@ pub struct PeerIdentity {
     pub agent: AgentId,
     /// The certificate's common name, for people and `_host`.
     pub host: String,
+    /// What it may do, as the authority signed it.
+    pub policy: Option<String>,
+    pub generation: u64,
+    /// Of the key the peer has shown to hold.
+    pub key_hash: KeyHash,
+    /// When the certificate was made.
+    pub issued: SystemTime,
     pub not_after: SystemTime,
+}
+
+impl PeerIdentity {
+    pub fn proven(&self) -> Proven {
+        Proven { generation: self.generation, key_hash: self.key_hash }
+    }
 }
 
 /// Why a verified certificate is not an agent's.
@@ -46,8 +63,22 @@ pub fn peer_identity(leaf: &CertificateDer<'_>) -> Result<PeerIdentity, NotAnAge
     }
     let common_name = certificate.subject().iter_common_name().next();
     let host = common_name.and_then(|name| name.as_str().ok()).unwrap_or("unknown").to_owned();
-    let not_after = seconds(certificate.validity().not_after.timestamp());
-    Ok(PeerIdentity { agent, host, not_after })
+    let named = |prefix: &str| {
+        names.iter().flat_map(|names| &names.value.general_names).find_map(|name| match name {
+            GeneralName::URI(uri) => uri.strip_prefix(prefix).map(str::to_owned),
+            _ => None,
+        })
+    };
+    let validity = certificate.validity();
+    Ok(PeerIdentity {
+        agent,
+        host,
+        policy: named(POLICY_URI),
+        generation: named(GENERATION_URI).and_then(|text| text.parse().ok()).unwrap_or(0),
+        key_hash: super::key_hash(certificate.public_key().raw),
+        issued: seconds(validity.not_before.timestamp()) + super::BACKDATE,
+        not_after: seconds(validity.not_after.timestamp()),
+    })
 }
 
 /// From when to when a certificate is valid.
@@ -64,6 +95,12 @@ pub fn validity(leaf: &CertificateDer<'_>) -> Option<Validity> {
         not_before: seconds(validity.not_before.timestamp()),
         not_after: seconds(validity.not_after.timestamp()),
     })
+}
+
+/// The hash of a certificate's public key.
+pub(super) fn public_key_hash(certificate: &CertificateDer<'_>) -> Option<KeyHash> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    Some(super::key_hash(certificate.public_key().raw))
 }
 
 /// DNS names and addresses of a server certificate, as text.

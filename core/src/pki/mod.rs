@@ -1,16 +1,18 @@
 //! Certificates: the core's own authority, the server's certificate and those of agents.
 //!
-//! In: names. Out: files in the `pki` folder (`root.pem`, `issuing.pem`, `server.pem` and their keys, mode 0600) and
+//! In: names, and public keys of others. Out: files in the `pki` folder (`root.pem`, `issuing.pem`, `server.pem` and their keys, mode 0600) and
 //! identity folders for agents (`ca.pem`, `cert.pem`, `key.pem`). Promise: an existing file is never overwritten except
 //! the server's own certificate when it nears its end or its names change; every file is synced before it counts;
-//! an agent's identity is the UUID in its certificate's URI SAN and nothing else.
-//! Not here: enrolment by token, renewal and revocation (a later issue), the TLS sessions (`gateway`).
+//! an agent's identity is the UUID in its certificate's URI SAN and nothing else; of a request for a certificate only the
+//! public key is used, once the request has proven that its sender holds the private one.
+//! Not here: who gets a certificate (`enrol`), the TLS sessions (`gateway`).
 //!
 //! ```text
 //! root (10 y, P-256) ─► issuing (5 y) ─┬► server  (1 y, renewed by the core itself; DNS and IP SANs)
 //!                                      └► agent   (SAN spiffe://garam/agent/UUID, clientAuth, CN = host for people)
 //! ```
 
+mod csr;
 mod identity;
 mod store;
 
@@ -18,16 +20,17 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use garam_proto::AgentId;
+use garam_meta::{Grant, KeyHash};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData as _, SanType, SerialNumber,
 };
 
+pub use csr::{CsrError, RequestedKey};
 pub use identity::{PeerIdentity, Validity, peer_identity, validity};
 pub use store::{read_certificates, read_key};
 
-const DAY: Duration = Duration::from_secs(24 * 3600);
+pub const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Certificates begin a little in the past, so that clocks may differ.
 const BACKDATE: Duration = Duration::from_secs(300);
 /// The server's certificate is made anew when less than this is left of it.
@@ -56,15 +59,121 @@ pub struct Pki {
     dir: PathBuf,
 }
 
-/// What `agent issue` wrote.
+/// The issuing authority, ready to sign.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    /// The issuer's certificate, PEM.
+    chain: String,
+    /// The root, PEM.
+    root: String,
+}
+
+/// An agent's certificate.
 #[derive(Debug, Clone)]
-pub struct IssuedAgent {
-    pub agent: AgentId,
-    pub host: String,
+pub struct AgentCertificate {
+    /// With its issuer, PEM.
+    pub chain: String,
     /// Hexadecimal.
     pub serial: String,
     pub not_after: SystemTime,
-    pub folder: PathBuf,
+}
+
+/// A key that the core makes on behalf of a host, for `agent issue`.
+pub struct AgentKey {
+    pair: KeyPair,
+}
+
+impl AgentKey {
+    pub fn generate() -> Result<Self, PkiError> {
+        let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256);
+        let make = |error| PkiError::Make { what: "an agent's key".into(), error };
+        Ok(Self { pair: pair.map_err(make)? })
+    }
+
+    pub fn hash(&self) -> KeyHash {
+        key_hash(&self.pair.subject_public_key_info())
+    }
+}
+
+impl Authority {
+    pub fn root(&self) -> &str {
+        &self.root
+    }
+
+    /// Signs what is granted, and nothing that somebody else wrote.
+    pub fn sign(
+        &self,
+        grant: &Grant,
+        key: &RequestedKey,
+        life: Duration,
+    ) -> Result<AgentCertificate, PkiError> {
+        self.certify(grant, key.public(), life)
+    }
+
+    pub fn sign_own(
+        &self,
+        grant: &Grant,
+        key: &AgentKey,
+        life: Duration,
+    ) -> Result<AgentCertificate, PkiError> {
+        self.certify(grant, &key.pair, life)
+    }
+
+    /// Writes an identity folder: `ca.pem`, `cert.pem`, `key.pem`.
+    pub fn write_identity(
+        &self,
+        folder: &Path,
+        certificate: &AgentCertificate,
+        key: &AgentKey,
+    ) -> Result<(), PkiError> {
+        store::create_folder(folder)?;
+        store::write_new(&folder.join("ca.pem"), self.root.as_bytes(), 0o644)?;
+        store::write_new(&folder.join("cert.pem"), certificate.chain.as_bytes(), 0o644)?;
+        store::write_new(&folder.join("key.pem"), key.pair.serialize_pem().as_bytes(), 0o600)
+    }
+
+    fn certify(
+        &self,
+        grant: &Grant,
+        key: &impl rcgen::PublicKeyData,
+        life: Duration,
+    ) -> Result<AgentCertificate, PkiError> {
+        let make = |error| PkiError::Make { what: format!("agent {}", grant.host), error };
+        let mut params = leaf(&grant.host, life);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let agent = format!("{}{}", identity::AGENT_URI, grant.agent);
+        let generation = format!("{}{}", identity::GENERATION_URI, grant.generation);
+        let policy = grant.policy.as_ref().map(|name| format!("{}{name}", identity::POLICY_URI));
+        params.subject_alt_names = [Some(agent), Some(generation), policy]
+            .into_iter()
+            .flatten()
+            .map(|uri| Ok(SanType::URI(uri.try_into().map_err(make)?)))
+            .collect::<Result<_, PkiError>>()?;
+        let serial = params.serial_number.as_ref().map(SerialNumber::to_bytes).unwrap_or_default();
+        let made = params.signed_by(key, &self.issuer).map_err(make)?;
+        Ok(AgentCertificate {
+            chain: format!("{}{}", made.pem(), self.chain),
+            serial: serial.iter().map(|byte| format!("{byte:02x}")).collect(),
+            not_after: SystemTime::now() + life,
+        })
+    }
+}
+
+/// Refuses what is no name of a host: it becomes a column of every row and a name in certificates.
+pub fn check_host(host: &str) -> Result<(), PkiError> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+    if host.is_empty() || host.len() > 128 || !host.bytes().all(allowed) {
+        return Err(PkiError::HostName(host.into()));
+    }
+    Ok(())
+}
+
+/// The hash of a public key (SubjectPublicKeyInfo, DER).
+pub fn key_hash(public_key: &[u8]) -> KeyHash {
+    let digest = ring::digest::digest(&ring::digest::SHA256, public_key);
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest.as_ref());
+    KeyHash(hash)
 }
 
 impl Pki {
@@ -95,12 +204,15 @@ impl Pki {
         let make = |error| PkiError::Make { what: "the authority".into(), error };
         let root_key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(make)?;
         let root =
-            authority(&format!("Garam root {label}"), BasicConstraints::Constrained(1), 3650);
+            authority(&format!("Garam root {label}"), BasicConstraints::Constrained(1), DAY * 3650);
         let root_certificate = root.self_signed(&root_key).map_err(make)?;
         let root_issuer = Issuer::new(root, &root_key);
         let issuing_key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(make)?;
-        let issuing =
-            authority(&format!("Garam issuing {label}"), BasicConstraints::Constrained(0), 1825);
+        let issuing = authority(
+            &format!("Garam issuing {label}"),
+            BasicConstraints::Constrained(0),
+            DAY * 1825,
+        );
         let issuing_certificate = issuing.signed_by(&issuing_key, &root_issuer).map_err(make)?;
         store::write_new(&self.dir.join("root.key"), root_key.serialize_pem().as_bytes(), 0o600)?;
         store::write_new(&self.root_path(), root_certificate.pem().as_bytes(), 0o644)?;
@@ -131,7 +243,7 @@ impl Pki {
         let (issuer, chain) = self.issuer()?;
         let make = |error| PkiError::Make { what: "the server".into(), error };
         let server_key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(make)?;
-        let mut params = leaf("garam core", 365);
+        let mut params = leaf("garam core", DAY * 365);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.subject_alt_names =
             names.iter().map(|name| server_name(name)).collect::<Result<_, _>>()?;
@@ -141,43 +253,19 @@ impl Pki {
         Ok((certificate, key))
     }
 
-    /// Issues a certificate for an agent into a new identity folder.
-    pub fn issue_agent(
-        &self,
-        host: &str,
-        days: u32,
-        folder: &Path,
-    ) -> Result<IssuedAgent, PkiError> {
-        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
-        if host.is_empty() || host.len() > 128 || !host.bytes().all(allowed) {
-            return Err(PkiError::HostName(host.into()));
-        }
+    /// What signs agents' certificates.
+    pub fn authority(&self) -> Result<Authority, PkiError> {
         let (issuer, chain) = self.issuer()?;
-        let make = |error| PkiError::Make { what: format!("agent {host}"), error };
-        let agent = AgentId(*uuid::Uuid::new_v4().as_bytes());
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(make)?;
-        let mut params = leaf(host, days);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        let uri = format!("{}{agent}", identity::AGENT_URI);
-        params.subject_alt_names = vec![SanType::URI(uri.try_into().map_err(make)?)];
-        let serial = params.serial_number.as_ref().map(SerialNumber::to_bytes).unwrap_or_default();
-        let made = params.signed_by(&key, &issuer).map_err(make)?;
-        let root = store::read(&self.root_path())?;
-        store::create_folder(folder)?;
-        store::write_new(&folder.join("ca.pem"), &root, 0o644)?;
-        store::write_new(
-            &folder.join("cert.pem"),
-            format!("{}{chain}", made.pem()).as_bytes(),
-            0o644,
-        )?;
-        store::write_new(&folder.join("key.pem"), key.serialize_pem().as_bytes(), 0o600)?;
-        Ok(IssuedAgent {
-            agent,
-            host: host.into(),
-            serial: serial.iter().map(|byte| format!("{byte:02x}")).collect(),
-            not_after: SystemTime::now() + DAY * days,
-            folder: folder.into(),
-        })
+        let root = store::read_text(&self.root_path())?;
+        Ok(Authority { issuer, chain, root })
+    }
+
+    /// The hash that tokens pin: of the root's public key.
+    pub fn root_pin(&self) -> Result<KeyHash, PkiError> {
+        let path = self.root_path();
+        let certificates = read_certificates(&path)?;
+        let root = certificates.first().and_then(|root| identity::public_key_hash(root));
+        root.ok_or_else(|| PkiError::Unusable { path, why: "it is no certificate".into() })
     }
 
     /// The issuing authority and its certificate in PEM, which leaves carry as their chain.
@@ -218,8 +306,8 @@ pub fn default_names() -> Vec<String> {
     names
 }
 
-fn authority(name: &str, constraint: BasicConstraints, days: u32) -> CertificateParams {
-    let mut params = leaf(name, days);
+fn authority(name: &str, constraint: BasicConstraints, life: Duration) -> CertificateParams {
+    let mut params = leaf(name, life);
     params.is_ca = IsCa::Ca(constraint);
     params.key_usages = vec![
         KeyUsagePurpose::KeyCertSign,
@@ -229,11 +317,11 @@ fn authority(name: &str, constraint: BasicConstraints, days: u32) -> Certificate
     params
 }
 
-fn leaf(common_name: &str, days: u32) -> CertificateParams {
+fn leaf(common_name: &str, life: Duration) -> CertificateParams {
     let mut params = CertificateParams::default();
     let now = SystemTime::now();
     params.not_before = (now - BACKDATE).into();
-    params.not_after = (now + DAY * days).into();
+    params.not_after = (now + life).into();
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, DnValue::Utf8String(common_name.into()));
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! root            one_for_one    too often: the process ends, the service manager starts a new one
-//! ├─ admin        one_for_one    never takes the data path down: parked instead
+//! ├─ admin        one_for_one    and enrolment: never takes the data path down, parked instead
 //! └─ data         rest_for_one   in this order: who stands on the failed one is restarted with it
 //!    ├─ log                      stops last; stuck ends the process, since its thread still holds the files
 //!    ├─ gateway                  stops first; one session dies alone, inside it
@@ -25,7 +25,7 @@ use super::spec::{
 /// What the wiring puts into the tree.
 #[derive(Clone)]
 pub struct Rooms {
-    /// Servers of the admin port, by name.
+    /// Servers beside the data path, by name: the admin port, enrolment.
     pub admin: Vec<(String, Factory)>,
     pub meta: Factory,
     pub log: Factory,

@@ -29,10 +29,18 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Client {
     pub(crate) async fn connect(to: SocketAddr, identity: &Path) -> Result<Self, String> {
+        Self::greet(to, identity, hello(m::VERSIONS)).await
+    }
+
+    pub(crate) async fn greet(
+        to: SocketAddr,
+        identity: &Path,
+        hello: m::Hello,
+    ) -> Result<Self, String> {
         let stream = tls(to, identity).await?;
         let frames = FrameReader::new(FrameLimits::SESSION);
         let mut client = Self { stream, buffer: BytesMut::new(), frames, welcome: no_welcome() };
-        client.send(hello(m::VERSIONS).into(), &[]).await;
+        client.send(hello.into(), &[]).await;
         match client.receive().await {
             Some(Message::Welcome(welcome)) => client.welcome = welcome,
             other => return Err(format!("{other:?}")),

@@ -63,7 +63,7 @@ const PIPELINE: &str = "data_dir = \"DIR/core\"\n[gateway]\nlisten = \"127.0.0.1
 fn check_prints_a_stable_plan() {
     let shell = Shell::new(PIPELINE);
     expect![[r#"
-        {"admin":"127.0.0.1:1","connected":false,"data_dir":"DIR/core","gateway":"127.0.0.1:7470","pipelines":[{"from":"orders","name":"p","to":"sqlite DIR/orders.sqlite table orders"}],"pki_dir":"DIR/core/pki","streams":[{"columns":["id"],"name":"orders","outage":{"bytes_per_s":1048576,"measured":false,"seconds":20480},"partitions":1,"quota_bytes":21474836480,"retain_s":86400}]}
+        {"admin":"127.0.0.1:1","connected":false,"data_dir":"DIR/core","enrol":null,"gateway":"127.0.0.1:7470","pipelines":[{"from":"orders","name":"p","to":"sqlite DIR/orders.sqlite table orders"}],"pki_dir":"DIR/core/pki","policies":[],"streams":[{"columns":["id"],"name":"orders","outage":{"bytes_per_s":1048576,"measured":false,"seconds":20480},"partitions":1,"quota_bytes":21474836480,"retain_s":86400}]}
     "#]]
     .assert_eq(&shell.says(&["check", "-o", "json"]));
     let table = shell.says(&["check"]);
@@ -117,6 +117,62 @@ fn an_agent_gets_an_identity_once() {
         serde_json::from_str(&shell.says(&["agent", "ls", "-o", "json"])).unwrap();
     assert_eq!(listed[0]["agent"], issued["agent"]);
     assert_eq!(shell.says(&["agent", "ls", "-o", "name"]), "web-01\n");
+}
+
+#[test]
+fn a_host_that_is_issued_again_keeps_its_agent() {
+    let shell = Shell::new(PIPELINE);
+    shell.says(&["ca", "init"]);
+    let issue = |folder: &str, more: &[&str]| {
+        let verb = ["agent", "issue", "web-01", "--out", folder, "-o", "json"];
+        let text = shell.says(&[&verb[..], more].concat());
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()
+    };
+    let (first, second) = (issue("first", &[]), issue("second", &[]));
+    assert_eq!((&first["agent"], &first["again"]), (&second["agent"], &false.into()));
+    assert_eq!(second["again"], true);
+    let (code, text) = shell.fails(&["agent", "revoke", "web-01"]);
+    assert_eq!(code, 2, "nobody agreed: {text}");
+    shell.says(&["agent", "revoke", "web-01", "--yes"]);
+    assert!(shell.says(&["agent", "ls"]).contains("revoked"));
+    let (code, text) = shell.fails(&["agent", "issue", "web-01", "--out", "third"]);
+    assert_eq!(code, 6, "{text}");
+    assert!(text.contains("is revoked"), "{text}");
+    let third = issue("third", &["--replace"]);
+    assert_eq!(third["agent"], first["agent"]);
+    assert!(shell.says(&["agent", "ls"]).contains("active"));
+    assert_eq!(shell.fails(&["agent", "revoke", "nobody", "--yes"]).0, 3);
+    let younger_than_the_backup = "11111111-2222-4333-8444-555555555555";
+    shell.says(&["agent", "revoke", younger_than_the_backup, "--yes"]);
+}
+
+#[test]
+fn a_token_is_shown_once_listed_without_its_secret_and_taken_back() {
+    let shell = Shell::new(&format!("{PIPELINE}[policy.web]\nstreams = [\"orders\"]\n"));
+    shell.says(&["ca", "init"]);
+    let token = shell.says(&["token", "create", "--host", "web-01", "--policy", "web"]);
+    let parts: Vec<&str> = token.trim().split('.').collect();
+    assert_eq!((parts.len(), parts[0], parts[2].len(), parts[3].len()), (4, "garam1", 64, 64));
+    let listed = shell.says(&["token", "ls", "-o", "json"]);
+    assert!(listed.contains(parts[1]) && !listed.contains(parts[2]), "{listed}");
+    assert!(listed.contains("\"state\":\"open\""), "{listed}");
+    shell.says(&["token", "revoke", parts[1]]);
+    assert!(shell.says(&["token", "ls"]).contains("revoked"));
+    assert_eq!(shell.fails(&["token", "revoke", "0000"]).0, 3);
+
+    let many = ["token", "create", "--host", "web-*", "--uses", "9", "--cidr", "10.0.0.0/8"];
+    shell.says(&[&many[..], &["--out", "many"]].concat());
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = std::fs::metadata(shell.path().join("many")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(shell.fails(&["token", "create", "--host", "a", "--uses", "2"]).0, 2);
+    assert_eq!(shell.fails(&["token", "create", "--host", "a", "--cidr", "10/8"]).0, 2);
+    assert_eq!(shell.fails(&["token", "create", "--host", "a", "--ttl", "1y"]).0, 2);
+    assert_eq!(shell.fails(&["token", "create", "--host", "a", "--policy", "no"]).0, 3);
+    assert_eq!(shell.fails(&["token", "create", "--replace", "nobody"]).0, 3);
+    shell.says(&["agent", "issue", "db-01", "--out", "db-01"]);
+    assert_eq!(shell.fails(&["token", "create", "--host", "db-01"]).0, 6, "it is an agent already");
+    shell.says(&["token", "create", "--replace", "db-01"]);
 }
 
 #[test]

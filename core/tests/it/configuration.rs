@@ -33,7 +33,7 @@ fn an_unknown_key_is_named_with_its_line() {
               |
             3 | listen_on = 3
               | ^^^^^^^^^
-            unknown field `listen_on`, expected one of `listen`, `names`, `window`, `max_record`, `max_in_flight`, `max_sessions`, `handshake_timeout`, `idle_timeout`"#]],
+            unknown field `listen_on`, expected one of `listen`, `enrol_listen`, `names`, `window`, `max_record`, `max_in_flight`, `max_sessions`, `handshake_timeout`, `idle_timeout`"#]],
     );
 }
 
@@ -78,6 +78,26 @@ fn bounds_and_addresses_are_checked() {
         expect![
             "configuration key admin.listen: 0.0.0.0:1 is not a loopback address: use 127.0.0.1 or [::1]"
         ],
+    );
+}
+
+#[test]
+fn policies_and_lives_of_certificates_are_checked() {
+    check(
+        "[policy.web]\nstreams = []\n[stream.s]\n",
+        expect![[
+            r#"configuration key policy.web.streams: at least one glob: "*" allows every stream"#
+        ]],
+    );
+    check(
+        "[policy.web]\nstreams = [\"a[\"]\n[stream.s]\n",
+        expect![
+            "configuration key policy.web.streams: error parsing glob 'a[': unclosed character class; missing ']'"
+        ],
+    );
+    check(
+        "[pki]\nagent_life = \"1s\"\n[stream.s]\n",
+        expect!["configuration key pki.agent_life: 1s is out of bounds: 10s to 366 days"],
     );
 }
 

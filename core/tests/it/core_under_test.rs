@@ -1,11 +1,13 @@
 //! A real core in a temporary folder, on free ports, with certificates of its own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use garam_core::app::App;
 use garam_core::config::{self, Plan};
-use garam_core::pki::Pki;
+use garam_core::pki::{AgentKey, DAY, Pki};
+use garam_meta::Grant;
+use garam_proto::AgentId;
 use garam_sink::sqlite::{QueryLimits, QueryValue, read_only_query};
 use tempfile::TempDir;
 
@@ -27,7 +29,18 @@ impl Core {
 
     /// With a destination: what stands behind `[pipeline.p.to.` but the table's name.
     pub(crate) async fn delivering(folder: TempDir, to: &str) -> Self {
-        let plan = plan(&folder, to);
+        Self::configured(folder, to, "", "").await
+    }
+
+    /// With more lines in `[gateway]` and more tables.
+    pub(crate) async fn with(gateway: &str, tables: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let to = format!("sqlite]\npath = {:?}", folder.path().join("data.sqlite"));
+        Self::configured(folder, &to, gateway, tables).await
+    }
+
+    async fn configured(folder: TempDir, to: &str, gateway: &str, tables: &str) -> Self {
+        let plan = plan(&folder, to, gateway, tables);
         Pki::at(&plan.pki_dir).init("test").unwrap();
         let app = App::start(plan.clone()).await.unwrap();
         Self { app, plan, folder }
@@ -44,8 +57,18 @@ impl Core {
 
     pub(crate) fn identity(&self, host: &str) -> PathBuf {
         let folder = self.folder.path().join(host);
-        Pki::at(&self.plan.pki_dir).issue_agent(host, 1, &folder).unwrap();
+        self.issue(host, DAY, &folder);
         folder
+    }
+
+    /// A certificate that no record knows, as an older build issued it.
+    pub(crate) fn issue(&self, host: &str, life: Duration, folder: &Path) {
+        let authority = Pki::at(&self.plan.pki_dir).authority().unwrap();
+        let key = AgentKey::generate().unwrap();
+        let agent = AgentId(*uuid::Uuid::new_v4().as_bytes());
+        let grant = Grant { agent, host: host.into(), policy: None, generation: 1 };
+        let certificate = authority.sign_own(&grant, &key, life).unwrap();
+        authority.write_identity(folder, &certificate, &key).unwrap();
     }
 
     fn database(&self) -> PathBuf {
@@ -97,10 +120,10 @@ impl Core {
     }
 }
 
-fn plan(folder: &TempDir, to: &str) -> Plan {
+fn plan(folder: &TempDir, to: &str, gateway: &str, tables: &str) -> Plan {
     let text = format!(
-        "data_dir = {:?}\n[gateway]\nlisten = \"127.0.0.1:0\"\nhandshake_timeout = \"2s\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
-         [stream.logs]\n[pipeline.p]\nfrom = \"logs\"\n[pipeline.p.to.{to}\ntable = \"lines\"\n",
+        "data_dir = {:?}\n[gateway]\nlisten = \"127.0.0.1:0\"\nhandshake_timeout = \"2s\"\n{gateway}\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+         {tables}\n[stream.logs]\n[pipeline.p]\nfrom = \"logs\"\n[pipeline.p.to.{to}\ntable = \"lines\"\n",
         folder.path().join("core"),
     );
     config::parse("test", &text).and_then(config::Config::check).unwrap()

@@ -1,6 +1,5 @@
 //! The door: who gets in, what an agent is told, and that what it was told is true.
 
-use garam_core::pki::Pki;
 use garam_proto::message::{self as m, ByeReason, Message};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -196,7 +195,7 @@ async fn strangers_do_not_get_in() {
 
     // An agent of this core whose certificate ends with the current second.
     let ended = core.folder.path().join("web-04");
-    Pki::at(&core.plan.pki_dir).issue_agent("web-04", 0, &ended).unwrap();
+    core.issue("web-04", std::time::Duration::ZERO, &ended);
     core.eventually("an expired certificate is refused", || async {
         Client::connect(to, &ended).await.is_err()
     })

@@ -8,6 +8,8 @@ mod command_line;
 mod configuration;
 mod core_under_test;
 mod door;
+mod enrol;
+mod enrolment;
 mod newer;
 mod postgres;
 mod tree;

@@ -221,6 +221,10 @@ fn control() -> impl Strategy<Value = Message> {
         any::<u64>().prop_map(|nonce| Ping { nonce }.into()),
         any::<u64>().prop_map(|nonce| Pong { nonce }.into()),
         (byes, text()).prop_map(|(reason, text)| Bye { reason, text }.into()),
+        any::<i64>().prop_map(|not_after_us| RenewDue { not_after_us }.into()),
+        prop::collection::vec(any::<u8>(), 0..64).prop_map(|csr| Renew { csr }.into()),
+        text().prop_map(|chain| Renewed { outcome: RenewOutcome::Issued { chain } }.into()),
+        text().prop_map(|why| Renewed { outcome: RenewOutcome::Refused { why } }.into()),
     ]
 }
 

@@ -2,9 +2,12 @@
 
 use expect_test::{Expect, expect};
 use garam_proto::block::RecordsBuilder;
+use garam_proto::enrol::{
+    Answer, Enrol, EnrolError, Issued, KIND, LIMITS, Question, Recover, Refused,
+};
 use garam_proto::frame::PREFIX_LEN;
 use garam_proto::message::*;
-use garam_proto::{Codec, DecodeLimits, decompress};
+use garam_proto::{AgentId, Codec, DecodeLimits, Frame, FrameReader, decompress};
 
 use crate::samples;
 
@@ -27,6 +30,59 @@ fn every_message_has_the_bytes_of_version_1() {
         text += &format!("{} kind {}\n  {}\n", message.name(), bytes[8], hex(header));
     }
     GOLDEN_MESSAGES.assert_eq(&text);
+}
+
+#[test]
+fn an_enrolment_has_the_bytes_of_version_1() {
+    let enrol = Enrol {
+        token: "01ab".into(),
+        secret: "s3".into(),
+        host: "web-1".into(),
+        csr: vec![0x30, 0],
+        build: "b".into(),
+    };
+    let recover = Recover { csr: vec![0x30], build: "b".into() };
+    let issued = Issued {
+        agent: AgentId([7; 16]),
+        host: "web-1".into(),
+        root: "R".into(),
+        chain: "C".into(),
+        time_us: -1,
+    };
+    let refused = Refused { why: "no".into(), later: true, time_us: 1_700_000_000_000_000 };
+    check(
+        &Question::Enrol(enrol).encode().unwrap(),
+        expect!["1400000000000000 400100001cc67a89 0004303161620273 33057765622d3102 30000162"],
+    );
+    check(
+        &Question::Recover(recover).encode().unwrap(),
+        expect!["0500000000000000 40010000f9046580 0101300162"],
+    );
+    check(
+        &Answer::Issued(issued).encode().unwrap(),
+        expect![[r#"
+        1c00000000000000 40010000a2fd9ac3 0007070707070707 0707070707070707 07057765622d3101
+          52014301"#]],
+    );
+    check(
+        &Answer::Refused(refused).encode().unwrap(),
+        expect!["0e00000000000000 4001000089c1353d 01026e6f01fd0080 3c3048140c00"],
+    );
+}
+
+#[test]
+fn an_enrolment_of_another_version_or_beyond_its_limit_is_refused() {
+    let question = Question::Recover(Recover { csr: vec![1], build: String::new() });
+    let mut buffer = bytes::BytesMut::from(&question.encode().unwrap()[..]);
+    let frame = FrameReader::new(LIMITS).next(&mut buffer).unwrap().unwrap();
+    assert_eq!(Question::decode(&frame), Ok(question));
+    let newer = Frame { kind: KIND + 1, ..frame.clone() };
+    assert_eq!(Question::decode(&newer), Err(EnrolError::Version(KIND + 1)));
+    let torn = Frame { header: frame.header.slice(1..), ..frame };
+    assert!(matches!(Question::decode(&torn), Err(EnrolError::Malformed(_))));
+    let large = Question::Recover(Recover { csr: vec![0; 17 * 1024], build: String::new() });
+    let mut buffer = bytes::BytesMut::from(&large.encode().unwrap()[..]);
+    assert!(FrameReader::new(LIMITS).next(&mut buffer).is_err());
 }
 
 static GOLDEN_MESSAGES: Expect = expect![[r#"
@@ -81,6 +137,14 @@ static GOLDEN_MESSAGES: Expect = expect![[r#"
       01
     Bye kind 18
       041b74776f206167 656e747320757365 206f6e6520696465 6e74697479
+    RenewDue kind 19
+      fd00803c3048140c 00
+    Renew kind 20
+      023000
+    Renewed kind 21
+      000350454d
+    Renewed kind 21
+      01077265766f6b65 64
 "#]];
 
 #[test]

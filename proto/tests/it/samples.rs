@@ -147,6 +147,10 @@ pub(crate) fn all() -> Vec<(Message, &'static [u8])> {
         Ping { nonce: 1 }.into(),
         Pong { nonce: 1 }.into(),
         Bye { reason: ByeReason::TakeoverStorm, text: "two agents use one identity".into() }.into(),
+        RenewDue { not_after_us: 1_700_000_000_000_000 }.into(),
+        Renew { csr: vec![0x30, 0] }.into(),
+        Renewed { outcome: RenewOutcome::Issued { chain: "PEM".into() } }.into(),
+        Renewed { outcome: RenewOutcome::Refused { why: "revoked".into() } }.into(),
     ];
     messages.extend(plain.into_iter().map(|message| (message, &b""[..])));
     messages

@@ -7,12 +7,14 @@
 //! | file | subject |
 //! |---|---|
 //! | [`crash_points`] | a fault at every single call on files, of the core and of the agent |
+//! | [`cert_churn`] | certificates that are renewed, revoked, recovered and replaced under load |
 //! | [`restore`] | a core or a destination restored from an older copy |
 //! | [`outage`] | a disk without room, a destination that is locked; both come back |
 //! | [`power_loss`] | the disk is taken away under a busy core, again and again |
 //! | [`files`] | what files do on bad days: the stories of `docs/scenarios.md` |
 //! | [`torment`] | kills, cut links and lost state, at seeded moments of a busy run |
 
+mod cert_churn;
 mod crash_points;
 mod files;
 mod findings;
@@ -59,6 +61,8 @@ pub(crate) enum Scenario {
     DiskFull(outage::Args),
     /// Lock a destination until its stream's quota is used up, beside one that must not notice
     DestinationDown(outage::destination_down::Args),
+    /// Renew, revoke, recover and replace the agent's certificate while it ships
+    CertChurn(cert_churn::Args),
     #[command(flatten)]
     Files(files::Files),
 }
@@ -81,6 +85,7 @@ impl Scenario {
             Self::RestoreDestinationTooOld(args) => {
                 Outcome::of(&restore::run(Lost::DestinationTooOld, &args, programs).await?)
             }
+            Self::CertChurn(args) => Outcome::of(&cert_churn::run(&args, programs).await?),
             Self::DiskFull(args) => Outcome::of(&outage::disk_full::run(&args, programs).await?),
             Self::DestinationDown(args) => {
                 Outcome::of(&outage::destination_down::run(&args, programs).await?)

@@ -18,6 +18,9 @@ impl Observed {
             out.family(&format!("garam_gateway_{name}_total"), Kind::Counter, help)
                 .count(&[], value);
         }
+        for (name, help, value) in door.registrar.stats.read() {
+            out.family(&format!("garam_{name}_total"), Kind::Counter, help).count(&[], value);
+        }
     }
 
     pub(super) fn log_metrics(&self, out: &mut Exposition) {

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, anyhow};
 
 use super::Args;
+use crate::app::{Issue, issue_agent};
 use crate::cli::exit::{Exit, coded, eprintln_quietly};
 use crate::config::{self, Plan};
-use crate::pki::Pki;
+use crate::pki::{DAY, Pki};
 use garam_sink::SinkConfig;
 
 /// Name of quickstart's stream and pipeline.
@@ -83,8 +84,9 @@ fn certificates(dir: &Path, plan: &Plan) -> anyhow::Result<()> {
     let identity = dir.join("agent").join("identity");
     if !identity.join("key.pem").try_exists()? {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let issued = pki.issue_agent(&host, 365, &identity)?;
-        crate::cli::block_on(async { Ok(crate::app::record_issued(plan, &issued).await?) })?;
+        let issue =
+            Issue { host: &host, life: DAY * 365, policy: None, replace: true, folder: &identity };
+        let issued = crate::cli::block_on(async { Ok(issue_agent(plan, &issue).await?) })?;
         eprintln_quietly(&format!("issued a certificate for agent {} on {host}", issued.agent));
     }
     Ok(())
