@@ -100,7 +100,7 @@ impl Engine {
             origin.stage = Stage::Unclaimed;
             self.visit(id, now);
         }
-        self.order(&asked);
+        self.order(&asked, now);
         self.saved.mark_dirty();
     }
 
@@ -135,7 +135,7 @@ impl Engine {
         let origin = self.origins.get_mut(&id)?;
         origin.adopt(candidate.clone());
         origin.stage = Stage::Unclaimed;
-        self.order(&[id]);
+        self.order(&[id], now);
         Some(candidate.generation)
     }
 }

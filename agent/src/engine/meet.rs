@@ -33,7 +33,7 @@ impl Engine {
         // A compressed file may be older than what was met before it.
         if copies && self.connection.is_some() {
             let all: Vec<Id> = self.origins.keys().copied().collect();
-            self.order(&all);
+            self.order(&all, now);
         }
         self.search_missing(now);
         self.wake_changed(now);
@@ -297,14 +297,15 @@ impl Engine {
             ..Origin::new(id, first, now)
         };
         self.admit(id, origin);
-        self.order(&[id]);
+        self.order(&[id], now);
         self.visit(id, now);
         self.saved.mark_dirty();
         Some(id)
     }
 
-    /// Finds who must be read before each of these: the older origins of its lineage.
-    pub(super) fn order(&mut self, ids: &[Id]) {
+    /// Finds who must be read before each of these: the older origins of its lineage. Those are looked at once more now: an idle
+    /// one would let them wait until its turn.
+    pub(super) fn order(&mut self, ids: &[Id], now: Instant) {
         let mut lineages: HashMap<LineageId, Vec<(i128, Id)>> = HashMap::new();
         for origin in self.origins.values() {
             if let Some(lineage) = origin.lineage {
@@ -316,7 +317,10 @@ impl Engine {
             let Some(all) = origin.lineage.and_then(|lineage| lineages.get(&lineage)) else {
                 continue;
             };
-            origin.older = all.iter().filter(|age| **age < origin.age).map(|age| age.1).collect();
+            let older: Vec<Id> =
+                all.iter().filter(|age| **age < origin.age).map(|age| age.1).collect();
+            origin.older.clone_from(&older);
+            older.into_iter().for_each(|older| self.wake_idle(older, now));
         }
     }
 

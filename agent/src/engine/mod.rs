@@ -367,7 +367,7 @@ impl Engine {
         self.connection = Some(connection);
         self.announce = true;
         let all: Vec<Id> = self.origins.keys().copied().collect();
-        self.order(&all);
+        self.order(&all, now);
         // Those with something to read claim at once, idle ones one after the other behind them.
         let ids: BTreeSet<Id> = self.origins.keys().copied().collect();
         self.schedule.clear();

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -44,6 +45,24 @@ fn new_files_lines_and_folders_are_shipped_because_they_are_told() {
     fs::remove_dir_all(host.log("x")).unwrap();
     fs::create_dir_all(host.log("x/y")).unwrap();
     oracle.append(&host.log("x/y/c.log"), 1);
+    oracle.settle(&core);
+}
+
+#[test]
+fn a_new_file_does_not_wait_for_the_turn_of_an_idle_older_one() {
+    let (core, mut host, mut oracle) = told("*.log*");
+    oracle.append(&host.log("a.log.1"), 1);
+    oracle.append(&host.log("a.log"), 1);
+    host.start();
+    oracle.settle(&core);
+    // Until the first one is looked at about every minute.
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(3) {
+        oracle.append(&host.log("busy.log"), 1);
+        oracle.settle(&core);
+    }
+    fs::rename(host.log("a.log"), host.log("a.log.2")).unwrap();
+    oracle.append(&host.log("a.log"), 1);
     oracle.settle(&core);
 }
 
