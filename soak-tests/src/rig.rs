@@ -136,6 +136,26 @@ impl Rig {
         Ok(newest)
     }
 
+    /// Waits until so many records are delivered or put aside.
+    pub(crate) async fn all_settled(
+        &mut self,
+        records: u64,
+        patience: Duration,
+    ) -> anyhow::Result<bool> {
+        let deadline = Instant::now() + patience;
+        while Instant::now() < deadline {
+            self.check()?;
+            if let Ok(status) = admin::status(self.ground.admin).await {
+                let counters = status.counters();
+                if counters.delivered + counters.quarantined >= records {
+                    return Ok(true);
+                }
+            }
+            sleep(GLANCE).await;
+        }
+        Ok(false)
+    }
+
     /// Waits until the agent has been acknowledged every byte of every file in these folders; none of them is rotated.
     pub(crate) async fn all_shipped(
         &mut self,

@@ -16,11 +16,11 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
-use super::round;
+use super::{round, with_rig};
 use crate::admin;
 use crate::agent;
 use crate::cli::say;
-use crate::ground::{Ground, Programs};
+use crate::ground::Programs;
 use crate::rig::Rig;
 
 #[derive(Debug, clap::Args)]
@@ -71,16 +71,11 @@ pub(super) async fn run(args: Args, programs: Programs) -> anyhow::Result<Figure
     setrlimit(Resource::Nofile, limit).context("cannot limit descriptors")?;
     let mut rows = Vec::new();
     for &files in &args.files {
-        let home = tempfile::Builder::new().prefix("garam-bench-").tempdir()?;
-        let mut rig = Rig::new(Ground::at(home.path(), programs.clone())?);
-        rig.agent_environment = ENVIRONMENT.into();
-        let outcome = measure(&args, files, &mut rig).await;
-        if outcome.is_err() {
-            say(&rig.last_words());
-        }
-        rows.push(outcome?);
-        let ends = rig.stop().await;
-        anyhow::ensure!(ends.is_empty(), "{}", ends.join("; "));
+        let row = with_rig(programs.clone(), async |rig| {
+            rig.agent_environment = ENVIRONMENT.into();
+            measure(&args, files, rig).await
+        });
+        rows.push(row.await?);
     }
     Ok(Figures(rows))
 }

@@ -8,9 +8,9 @@ use std::fmt;
 use serde::Serialize;
 
 use super::delay::{Pace, delays, make_file, until_acknowledged};
-use super::{Codec, percentile, round};
+use super::{Codec, percentile, round, with_rig};
 use crate::cli::say;
-use crate::ground::{Ground, Programs};
+use crate::ground::Programs;
 use crate::rig::Rig;
 
 #[derive(Debug, clap::Args)]
@@ -38,16 +38,7 @@ pub(crate) struct Figures {
 }
 
 pub(super) async fn run(args: Args, programs: Programs) -> anyhow::Result<Figures> {
-    let home = tempfile::Builder::new().prefix("garam-bench-").tempdir()?;
-    let mut rig = Rig::new(Ground::at(home.path(), programs)?);
-    let outcome = measure(&args, &mut rig).await;
-    if outcome.is_err() {
-        say(&rig.last_words());
-    }
-    let figures = outcome?;
-    let ends = rig.stop().await;
-    anyhow::ensure!(ends.is_empty(), "{}", ends.join("; "));
-    Ok(figures)
+    with_rig(programs, async |rig| measure(&args, rig).await).await
 }
 
 async fn measure(args: &Args, rig: &mut Rig) -> anyhow::Result<Figures> {

@@ -21,7 +21,8 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
 use crate::cli::say;
-use crate::ground::Programs;
+use crate::ground::{Ground, Programs};
+use crate::rig::Rig;
 
 const MIB: f64 = 1024.0 * 1024.0;
 
@@ -55,6 +56,23 @@ impl Codec {
             Self::None => "none",
         }
     }
+}
+
+/// Measures the real programs in a temporary folder; they must end well.
+async fn with_rig<T>(
+    programs: Programs,
+    measure: impl AsyncFnOnce(&mut Rig) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let home = tempfile::Builder::new().prefix("garam-bench-").tempdir()?;
+    let mut rig = Rig::new(Ground::at(home.path(), programs)?);
+    let outcome = measure(&mut rig).await;
+    if outcome.is_err() {
+        say(&rig.last_words());
+    }
+    let figures = outcome?;
+    let ends = rig.stop().await;
+    anyhow::ensure!(ends.is_empty(), "{}", ends.join("; "));
+    Ok(figures)
 }
 
 /// What a benchmark found.

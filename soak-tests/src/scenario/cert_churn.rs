@@ -123,7 +123,7 @@ async fn play(args: &Args, rig: &mut Rig) -> anyhow::Result<Report> {
     rig.restart_agent()?;
 
     let book = generator.finish().await?;
-    let healed = heal(rig, book.len()).await?;
+    let healed = rig.all_settled(book.len(), HEALING).await?;
     let mut why = rig.stop().await;
     let ground = &rig.ground;
     let granted = granted(ground)?;
@@ -240,22 +240,6 @@ fn granted(ground: &Ground) -> anyhow::Result<Granted> {
         refused: lines.iter().filter(|line| line.outcome == "refused").count() as u64,
         agents: agents.len() as u64,
     })
-}
-
-/// Waits until as many records are delivered or put aside as were written.
-async fn heal(rig: &mut Rig, generated: u64) -> anyhow::Result<bool> {
-    let deadline = Instant::now() + HEALING;
-    while Instant::now() < deadline {
-        rig.check()?;
-        if let Ok(status) = admin::status(rig.ground.admin).await {
-            let counters = status.counters();
-            if counters.delivered + counters.quarantined >= generated {
-                return Ok(true);
-            }
-        }
-        sleep(GLANCE).await;
-    }
-    Ok(false)
 }
 
 impl Verdict for Report {

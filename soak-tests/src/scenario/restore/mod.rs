@@ -12,13 +12,12 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use super::Verdict;
 use super::findings::{self, Errors};
 use super::home::{Home, Place};
 use super::judge;
-use crate::admin;
 use crate::cli::say;
 use crate::database;
 use crate::generate::Generator;
@@ -115,7 +114,7 @@ async fn play(lost: Lost, args: &Args, rig: &mut Rig) -> anyhow::Result<Report> 
     sleep_until(began + third * 2).await;
     let stopped_with_choices = lose(lost, rig).await?;
     let book = generator.finish().await?;
-    let healed = heal(rig, book.len()).await?;
+    let healed = rig.all_settled(book.len(), HEALING).await?;
     let mut why = rig.stop().await;
     if !healed {
         why.push("it does not heal".into());
@@ -194,22 +193,6 @@ async fn lose(lost: Lost, rig: &mut Rig) -> anyhow::Result<bool> {
     rig.ground.garam(&["resume", &pipe, "--rewind", "--yes"]).await?;
     rig.core_ready().await?;
     Ok(true)
-}
-
-/// Waits until as many records are delivered or put aside as were written.
-async fn heal(rig: &mut Rig, generated: u64) -> anyhow::Result<bool> {
-    let deadline = Instant::now() + HEALING;
-    while Instant::now() < deadline {
-        rig.check()?;
-        if let Ok(status) = admin::status(rig.ground.admin).await {
-            let counters = status.counters();
-            if counters.delivered + counters.quarantined >= generated {
-                return Ok(true);
-            }
-        }
-        sleep(GLANCE).await;
-    }
-    Ok(false)
 }
 
 impl Verdict for Report {
