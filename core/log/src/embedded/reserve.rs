@@ -2,8 +2,7 @@
 //!
 //! In: how many bytes. Out: `<dir>/RESERVE`, a file that takes them and holds nothing. When the log meets a full disk the file
 //! is removed, so that what must go on can: cursors and metadata, a quarantine, the copy of a tail at the next start.
-//! Promise: what sources send is taken in again only once the reserve is whole again and an eighth of it is free beside it, so
-//! the log never eats it itself, and does not give and take it in turns.
+//! Promise: what sources send is taken in again only once the reserve is whole again, so the log never eats it itself.
 //! A disk that never had room for one is used without. Not here: what full means for whom (`writer`, `space`).
 
 use std::io;
@@ -65,13 +64,9 @@ impl Reserve {
     }
 
     fn take(&self, fs: &dyn Fs) -> io::Result<()> {
-        let beside = if self.is_given() { self.bytes / 8 } else { 0 };
         let taken = match self.bytes {
             0 => Ok(()),
-            bytes => fs.create(&self.path).and_then(|file| {
-                file.allocate(bytes + beside)?;
-                file.set_len(bytes)
-            }),
+            bytes => fs.create(&self.path).and_then(|file| file.allocate(bytes)),
         };
         if taken.is_err() || self.bytes == 0 {
             // A part of it would only be kept from those it is meant for.

@@ -195,8 +195,9 @@ async fn a_write_that_is_cancelled_anywhere_is_whole_or_absent() {
     let place = Place::new();
     let (mut destination, start) = place.ready(Append).await;
     let offered = rows(0..300);
-    let mut cancelled = 0;
-    for polls in 0..200 {
+    let (mut cancelled, mut polls) = (0, 0);
+    // How often it waits depends on how soon the database answers: a write that came through begins anew.
+    while cancelled < 20 {
         let done = cancelled_after(polls, destination.write(&batch(&start, &offered))).await;
         // The destination goes on with a connection of its own and waits for the old transaction to end.
         let cursor = destination.take_over(&start.key, 0).await.unwrap().unwrap();
@@ -207,13 +208,12 @@ async fn a_write_that_is_cancelled_anywhere_is_whole_or_absent() {
             other => panic!("cursor at {other}"),
         }
         if done.is_some() {
-            break;
+            polls = 0;
+        } else {
+            (cancelled, polls) = (cancelled + 1, polls + 1);
         }
-        cancelled += 1;
         place.execute("delete from orders; update _garam_cursors set next = 0, epoch = 1").await;
     }
-    assert!(cancelled > 3, "cut {cancelled} times");
-    assert_eq!(place.count().await, 300);
 }
 
 #[tokio::test]
