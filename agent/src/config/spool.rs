@@ -5,7 +5,8 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use garam_proto::{SourceName, StreamName};
 
-use super::{ConfigError, Keys};
+use super::ConfigError;
+use super::keys::Keys;
 use crate::source::spool::SpoolPlan;
 
 pub(super) fn default_size() -> ByteSize {
