@@ -143,3 +143,15 @@ pub(super) fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> io::Resu
     }
     Ok(filled)
 }
+
+/// Whether both describe one file on one file system. Without birth times the path must agree too, and only the agent's
+/// own checkpoint is believed: an inode alone is reused too easily.
+pub(super) fn same_file(registered: &FileDescriptor, now: &FileDescriptor, own: bool) -> bool {
+    if registered.file_system != now.file_system || registered.inode != now.inode {
+        return false;
+    }
+    match (registered.birth_ns, now.birth_ns) {
+        (Some(then), Some(now)) => then == now,
+        _ => own && registered.path == now.path,
+    }
+}

@@ -10,11 +10,11 @@ use garam_proto::FileDescriptor;
 
 use super::bytes::Bytes;
 use super::copies::begins;
+use super::identity::{self, same_file};
 use super::packed::{Packed, head};
 use super::plain::PlainFile;
 use super::survey::Task;
 use super::unpack::Format;
-use super::{identity, same_file};
 use crate::source::Tail;
 
 /// What became of a registered file.

@@ -9,6 +9,7 @@ use garam_proto::hash::tail_hash;
 use garam_proto::{Descriptor, SourceName, StreamName};
 
 use super::*;
+use crate::source::Copied;
 use crate::source::{Read, Seen, Source, Tail};
 
 const LINES: &[u8] = b"one\ntwo\nthree\n";
