@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -9,14 +10,21 @@ use rustix::process::Signal;
 use crate::agent::Host;
 use crate::core::{Core, eventually};
 use crate::oracle::Oracle;
+use crate::scenarios::compressed::compress;
 
 /// An agent that searches and polls so rarely that only what is told can explain what it ships.
 fn told(include: &str) -> (Core, Host, Oracle) {
+    searching("10m", include, "")
+}
+
+/// An agent that polls rarely and searches every `discover`, thirty times rarer while it takes all for watched.
+fn searching(discover: &str, include: &str, tables: &str) -> (Core, Host, Oracle) {
     let core = Core::start();
     let host = Host::new(&core, include, "");
     let text = fs::read_to_string(host.config()).unwrap();
     let text = text.replace("poll = \"10ms\"", "poll = \"10s\"");
-    fs::write(host.config(), text.replace("discover = \"100ms\"", "discover = \"10m\"")).unwrap();
+    let text = text.replace("discover = \"100ms\"", &format!("discover = \"{discover}\""));
+    fs::write(host.config(), text + tables).unwrap();
     (core, host, Oracle::default())
 }
 
@@ -123,15 +131,42 @@ fn what_nobody_tells_is_found_by_a_search() {
 
 #[test]
 fn a_file_with_two_names_may_be_written_under_either() {
-    let core = Core::start();
-    let mut host = Host::new(&core, "*.log", "");
-    let mut oracle = Oracle::default();
+    let (core, mut host, mut oracle) = searching("2s", "*.log", "");
     let other = host.folder.path().join("other");
     oracle.append(&other, 1);
     fs::hard_link(&other, host.log("a.log")).unwrap();
     host.start();
     oracle.settle(&core);
     oracle.append(&other, 1);
+    oracle.settle(&core);
+}
+
+#[test]
+fn a_compressed_file_is_decided_about_without_further_events() {
+    let (core, mut host, mut oracle) = searching("2s", "*.log*", "");
+    host.start();
+    oracle.append(&host.log("a.log"), 1);
+    oracle.settle(&core);
+    let plain = host.folder.path().join("plain");
+    oracle.append(&plain, 20);
+    compress(&plain, "gz");
+    fs::rename(host.folder.path().join("plain.gz"), host.log("b.log.1.gz")).unwrap();
+    oracle.settle(&core);
+}
+
+#[test]
+fn what_a_spool_has_synced_is_shipped_though_nothing_is_written_then() {
+    let socket = tempfile::tempdir().unwrap();
+    let socket = socket.path().join("log");
+    let table = format!(
+        "[[syslog]]\nname = \"net\"\nstream = \"raw\"\nsync = \"4s\"\nlisten = [\"unix://{}\"]\n",
+        socket.display()
+    );
+    let (core, mut host, mut oracle) = searching("10m", "*.log", &table);
+    host.start();
+    oracle.append(&host.log("a.log"), 1);
+    oracle.settle(&core);
+    UnixDatagram::unbound().unwrap().send_to(oracle.line().as_bytes(), &socket).unwrap();
     oracle.settle(&core);
 }
 

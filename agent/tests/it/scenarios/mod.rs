@@ -10,7 +10,7 @@
 //! | [`state`] | kills, torn state, a core that is away, reloads |
 //! | [`many`] | what is no file, and very many files |
 
-mod compressed;
+pub(crate) mod compressed;
 mod identity;
 mod lines;
 mod many;
