@@ -62,6 +62,15 @@ pub(crate) fn parse(text: &str, precision: u8, scale: i8) -> Result<i128, NoDeci
     Ok(if negative { -value } else { value })
 }
 
+/// The number whose value times 10^`scale` this is.
+pub(crate) fn shown(value: i128, scale: i8) -> String {
+    let scale = usize::try_from(scale).unwrap_or(0);
+    let digits = format!("{:0>width$}", value.unsigned_abs(), width = scale + 1);
+    let (whole, fraction) = digits.split_at(digits.len() - scale);
+    let sign = if value < 0 { "-" } else { "" };
+    if fraction.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") }
+}
+
 /// Mantissa and exponent; an exponent beyond 18 digits saturates, which is out of range for any value but zero.
 fn split_exponent(text: &str) -> Result<(&str, i64), NoDecimal> {
     let Some((mantissa, exponent)) = text.split_once(['e', 'E']) else {

@@ -15,4 +15,8 @@ pub enum Unusable {
     NoGroup,
     #[error("column {column} is not null, but the pattern has no group of that name")]
     NoGroupFor { column: String },
+    #[error("column {column}: its pattern cannot be read: {source}")]
+    ColumnPattern { column: String, source: Box<regex::Error> },
+    #[error("column {column}: its {key} does not fit: {detail}")]
+    Literal { column: String, key: &'static str, detail: String },
 }

@@ -76,6 +76,18 @@ pub(crate) fn utc_micros(at: civil::DateTime) -> Result<i64, NoInstant> {
         .map_err(|_| NoInstant::Range)
 }
 
+/// For people.
+pub(crate) fn shown(micros: i64) -> String {
+    jiff::Timestamp::from_microsecond(micros)
+        .map_or_else(|_| micros.to_string(), |at| at.to_string())
+}
+
+/// For people: days since the epoch.
+pub(crate) fn shown_date(days: i32) -> String {
+    let at = jiff::Timestamp::from_second(i64::from(days) * 86_400);
+    at.map_or_else(|_| days.to_string(), |at| at.to_zoned(TimeZone::UTC).date().to_string())
+}
+
 /// Reads fixed-width fields from the front.
 struct Scan<'a> {
     rest: &'a [u8],

@@ -9,7 +9,7 @@
 //!
 //! Reading order: [`refiner`] (the loop) → [`members`] (a JSON object split, values untouched) or [`fields`] (a line of text
 //! split), by [`names`] → [`value`] or [`text`] (one value by its column's type) with [`decimal`], [`instant`] and [`clock`] →
-//! [`columns`] (Arrow builders) → [`reject`] (what the operator reads).
+//! [`rules`] (what may stand in the row) → [`columns`] (Arrow builders) → [`reject`] (what the operator reads).
 #![forbid(unsafe_code)]
 
 mod clock;
@@ -22,6 +22,7 @@ mod members;
 mod names;
 mod refiner;
 mod reject;
+mod rules;
 mod text;
 mod value;
 

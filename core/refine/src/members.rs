@@ -4,16 +4,19 @@
 //! and what the contract does not know, by its policy. Promise: one pass, no allocation for the usual record (names
 //! without escapes); the whole text is checked for JSON syntax; nesting costs no stack.
 //! A member that occurs twice is refused: which of two values was meant cannot be known.
+//! Values inside of nested objects: [`nested`].
 //! Not here: what a value means ([`crate::value`]).
+
+mod nested;
 
 use std::borrow::Cow;
 use std::fmt;
 
 use garam_stage::{QuarantineReason, UnknownColumns};
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::names::Names;
+use crate::names::{Branch, Names};
 use crate::reject::{Reject, shown};
 
 /// The members of one record. Reused from record to record.
@@ -27,6 +30,8 @@ pub(crate) struct Members<'a> {
     twice: Option<Cow<'a, str>>,
     /// The first member that is no column, where that is an error.
     unknown: Option<Cow<'a, str>>,
+    /// The first nested value that is not of the shape in which columns lie.
+    shape: Option<String>,
 }
 
 impl<'a> Members<'a> {
@@ -37,6 +42,7 @@ impl<'a> Members<'a> {
         self.rest.clear();
         self.twice = None;
         self.unknown = None;
+        self.shape = None;
 
         let mut json = serde_json::Deserializer::from_str(text);
         let object = Object { members: self, names };
@@ -51,6 +57,9 @@ impl<'a> Members<'a> {
             let detail = format!("member {:?} occurs twice", shown(name));
             return Err(Reject::new(QuarantineReason::Shape, detail));
         }
+        if let Some(detail) = self.shape.take() {
+            return Err(Reject::new(QuarantineReason::Shape, detail));
+        }
         if let Some(name) = &self.unknown {
             let detail = format!("member {:?} is no column of the contract", shown(name));
             return Err(Reject::new(QuarantineReason::UnknownColumn, detail));
@@ -61,6 +70,16 @@ impl<'a> Members<'a> {
     /// The raw value of a column, if the member is there.
     pub(crate) fn value(&self, column: usize) -> Option<&'a str> {
         self.values.get(column).copied().flatten()
+    }
+
+    /// Keeps the value of a column that something else stands in for, where a member of that name is not kept already.
+    pub(crate) fn keep(&mut self, names: &Names, column: usize) {
+        let (name, value) = (names.columns.get(column), self.value(column));
+        if let (UnknownColumns::Keep, Some(name), Some(value)) = (names.unknown, name, value)
+            && !self.rest.iter().any(|(known, _)| known == name)
+        {
+            self.rest.push((Cow::Owned(name.clone()), value));
+        }
     }
 
     /// The members that are no column, as the text of an object; `None` when there are none. Values stay byte for byte.
@@ -164,6 +183,10 @@ impl<'a> Visitor<'a> for Object<'_, 'a, '_> {
                         members.twice = names.columns.get(column).cloned().map(Cow::Owned);
                     }
                 }
+                (Name::Branch(branch), _) => {
+                    let value: &'a RawValue = map.next_value()?;
+                    nested::enter(members, names, branch, value.get()).map_err(A::Error::custom)?;
+                }
                 (Name::Unknown(name), UnknownColumns::Keep) => {
                     let value: &'a RawValue = map.next_value()?;
                     members.rest.push((name, value.get()));
@@ -181,8 +204,9 @@ impl<'a> Visitor<'a> for Object<'_, 'a, '_> {
     }
 }
 
-enum Name<'a> {
+enum Name<'a, 'n> {
     Column(usize),
+    Branch(&'n Branch),
     Unknown(Cow<'a, str>),
 }
 
@@ -191,32 +215,38 @@ struct NameSeed<'n> {
     hint: usize,
 }
 
-impl<'a> DeserializeSeed<'a> for NameSeed<'_> {
-    type Value = Name<'a>;
+impl<'n> NameSeed<'n> {
+    fn find<'a>(&self, name: &str, unknown: impl FnOnce() -> Cow<'a, str>) -> Name<'a, 'n> {
+        match self.names.find(self.hint, name) {
+            Some(column) => Name::Column(column),
+            None => {
+                let branch = self.names.branch(name);
+                branch.map_or_else(|| Name::Unknown(unknown()), Name::Branch)
+            }
+        }
+    }
+}
 
-    fn deserialize<D: Deserializer<'a>>(self, from: D) -> Result<Name<'a>, D::Error> {
+impl<'a, 'n> DeserializeSeed<'a> for NameSeed<'n> {
+    type Value = Name<'a, 'n>;
+
+    fn deserialize<D: Deserializer<'a>>(self, from: D) -> Result<Name<'a, 'n>, D::Error> {
         from.deserialize_str(self)
     }
 }
 
-impl<'a> Visitor<'a> for NameSeed<'_> {
-    type Value = Name<'a>;
+impl<'a, 'n> Visitor<'a> for NameSeed<'n> {
+    type Value = Name<'a, 'n>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a member name")
     }
 
-    fn visit_borrowed_str<E>(self, name: &'a str) -> Result<Name<'a>, E> {
-        Ok(match self.names.find(self.hint, name) {
-            Some(column) => Name::Column(column),
-            None => Name::Unknown(Cow::Borrowed(name)),
-        })
+    fn visit_borrowed_str<E>(self, name: &'a str) -> Result<Name<'a, 'n>, E> {
+        Ok(self.find(name, || Cow::Borrowed(name)))
     }
 
-    fn visit_str<E>(self, name: &str) -> Result<Name<'a>, E> {
-        Ok(match self.names.find(self.hint, name) {
-            Some(column) => Name::Column(column),
-            None => Name::Unknown(Cow::Owned(name.to_owned())),
-        })
+    fn visit_str<E>(self, name: &str) -> Result<Name<'a, 'n>, E> {
+        Ok(self.find(name, || Cow::Owned(name.to_owned())))
     }
 }

@@ -7,6 +7,7 @@
 //! formats have named fields of text ([`crate::fields`]). Whatever the format, a piece of a record that was cut at `max_record` is put aside as `too_long`.
 
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
@@ -23,11 +24,12 @@ use crate::fields::{Fields, Line, Splitter};
 use crate::members::Members;
 use crate::names::Names;
 use crate::reject::Reject;
+use crate::rules::{Judged, Rule};
 use crate::text;
 use crate::value::{Cell, cell};
 
 /// Version of how bytes become values: part of every plan. Raised whenever the same record would give another row.
-pub const SEMANTICS: u32 = 1;
+pub const SEMANTICS: u32 = 2;
 
 /// Refines by a contract alone, without SQL.
 #[derive(Debug)]
@@ -39,6 +41,10 @@ pub struct ContractRefiner {
     splitter: Option<Splitter>,
     /// Which column is the event time.
     time: Option<usize>,
+    /// By column.
+    rules: Vec<Option<Rule>>,
+    /// Values that something else stands in for, since the start of this process.
+    replaced: AtomicU64,
     schema: SchemaRef,
 }
 
@@ -48,14 +54,17 @@ impl ContractRefiner {
         let is_time = |name: &String| contract.time.as_ref() == Some(name);
         let time = contract.columns.iter().position(|column| is_time(&column.name));
         let clock = Clock::of(&contract)?;
-        let (names, splitter) = (Names::of(&contract), Splitter::of(&contract)?);
-        let schema = contract.schema();
-        Ok(Self { names, clock, splitter, time, schema, contract })
+        let names = Names::of(&contract);
+        let splitter = Splitter::of(&contract, &names)?;
+        let rules = contract.columns.iter().map(|column| Rule::of(&contract, column, &clock));
+        let rules = rules.collect::<Result<_, _>>()?;
+        let (schema, replaced) = (contract.schema(), AtomicU64::new(0));
+        Ok(Self { names, clock, splitter, time, rules, replaced, schema, contract })
     }
 
     /// Parses a record into `row`, which is empty before.
     fn parse<'a>(
-        &self,
+        &'a self,
         record: &'a Record,
         ingest_us: i64,
         row: &mut Row<'a>,
@@ -79,7 +88,7 @@ impl ContractRefiner {
     }
 
     fn parse_json<'a>(
-        &self,
+        &'a self,
         text: &'a str,
         ingest_us: i64,
         row: &mut Row<'a>,
@@ -87,14 +96,32 @@ impl ContractRefiner {
         row.members.split(&self.names, text)?;
         for (i, column) in self.contract.columns.iter().enumerate() {
             let time = self.time_of(i, ingest_us);
-            row.push(time, cell(column, row.members.value(i), time)?);
+            let raw = row.members.value(i);
+            let Some(Some(rule)) = self.rules.get(i) else {
+                row.push(time, cell(column, raw, time)?);
+                continue;
+            };
+            let is_absent = raw.is_none_or(|raw| raw == "null");
+            let judged = match rule.stands_in(is_absent, time) {
+                Some(cell) => Judged::As(cell),
+                None => rule.judge(column, cell(column, raw, time), time)?,
+            };
+            let cell = match judged {
+                Judged::As(cell) => cell,
+                Judged::Instead(cell) => {
+                    row.members.keep(&self.names, i);
+                    row.replaced += 1;
+                    cell
+                }
+            };
+            row.push(time, cell);
         }
         row.rest = row.members.rest();
         Ok(Line::Record)
     }
 
     fn parse_fields<'a>(
-        &self,
+        &'a self,
         splitter: &Splitter,
         text: &'a str,
         ingest_us: i64,
@@ -106,7 +133,23 @@ impl ContractRefiner {
         }
         for (i, column) in self.contract.columns.iter().enumerate() {
             let time = self.time_of(i, ingest_us);
-            let cell = text::cell(column, row.fields.take(i), time)?;
+            let text = row.fields.take(i);
+            let Some(Some(rule)) = self.rules.get(i) else {
+                row.push(time, text::cell(column, text, time)?);
+                continue;
+            };
+            let judged = match rule.stands_in(text::is_absent(column, text.as_deref()), time) {
+                Some(cell) => Judged::As(cell),
+                None => rule.judge(column, text::cell(column, text.clone(), time), time)?,
+            };
+            let cell = match judged {
+                Judged::As(cell) => cell,
+                Judged::Instead(cell) => {
+                    row.fields.keep(&self.names, i, text);
+                    row.replaced += 1;
+                    cell
+                }
+            };
             row.push(time, cell);
         }
         row.rest = row.fields.rest();
@@ -126,6 +169,8 @@ struct Row<'a> {
     cells: Vec<Cell<'a>>,
     rest: Option<String>,
     event_time: Option<i64>,
+    /// Values of this record that something else stands in for.
+    replaced: u64,
 }
 
 impl<'a> Row<'a> {
@@ -140,6 +185,7 @@ impl<'a> Row<'a> {
         self.cells.clear();
         self.rest = None;
         self.event_time = None;
+        self.replaced = 0;
     }
 }
 
@@ -162,13 +208,17 @@ impl Refiner for ContractRefiner {
         self.schema.clone()
     }
 
+    fn replaced(&self) -> u64 {
+        self.replaced.load(Ordering::Relaxed)
+    }
+
     fn refine(&self, blocks: &[RawBlock]) -> Result<Refined, Failure> {
         check_size(blocks)?;
         let records = blocks.iter().map(|block| block.records.len()).sum();
         let mut columns = Columns::new(&self.contract, records);
         let mut sources = Vec::with_capacity(records);
         let (mut bad, mut dropped) = (Vec::new(), Vec::new());
-        let mut row = Row::default();
+        let (mut row, mut replaced) = (Row::default(), 0);
         for block in blocks {
             for record in &block.records {
                 let at = RecordRef { offset: block.offset, index: record.index };
@@ -193,8 +243,10 @@ impl Refiner for ContractRefiner {
                 let rest = row.rest.take().map(Cow::Owned);
                 columns.append(&mut row.cells, rest, system).map_err(broken)?;
                 sources.push(at);
+                replaced += row.replaced;
             }
         }
+        self.replaced.fetch_add(replaced, Ordering::Relaxed);
         debug_assert_eq!(columns.rows(), sources.len(), "one source per row");
         let rows = RecordBatch::try_new(self.schema.clone(), columns.finish()).map_err(broken)?;
         Ok(Refined { rows, sources, bad, dropped })

@@ -3,10 +3,11 @@
 //! In: the raw text of a value, known to be valid JSON. Out: a [`Cell`], or why it does not fit.
 //! Promise: nothing is coerced. Integers come from integral number tokens only (`1.0` is no integer), text from strings,
 //! booleans from `true` and `false`; decimals from the exact text of a number or string; only `real` and `double` round.
+//! A column may ask for more (`cast`): see [`cast`].
 
 use std::borrow::Cow;
 
-use garam_stage::{Column, ColumnType, QuarantineReason};
+use garam_stage::{Cast, Column, ColumnType, QuarantineReason};
 
 use crate::clock::Time;
 use crate::decimal::{self, NoDecimal};
@@ -50,7 +51,48 @@ pub(crate) fn cell<'a>(
         Some("null") => return Err(missing(column, "null")),
         Some(raw) => raw,
     };
-    parse(column.kind, raw, time).map_err(|why| explain(column, time.is_event, raw, &why))
+    let read = match column.rules.cast {
+        Cast::Strict => parse(column.kind, raw, time),
+        Cast::Lenient => cast(column.kind, raw, time),
+        Cast::Json => Ok(Cell::Text(Cow::Borrowed(raw))),
+    };
+    read.map_err(|why| explain(column, time.is_event, raw, &why))
+}
+
+/// Also takes what means the same in another kind: a string is read as the text formats read it, a number or a boolean is
+/// text as it was written, a whole number may be written `1.0` or `1e3`. Still exact or refused.
+fn cast<'a>(kind: ColumnType, raw: &'a str, time: Time<'_>) -> Result<Cell<'a>, NoCell> {
+    let is_text = matches!(kind, ColumnType::Text | ColumnType::Varchar(_));
+    match raw.as_bytes().first() {
+        Some(b'"') if is_text => parse(kind, raw, time),
+        Some(b'"') => crate::text::cast(kind, &string(raw)?, time),
+        Some(b'{' | b'[') => Err(NoCell::Type),
+        _ if is_text => match kind {
+            ColumnType::Varchar(limit) => within(limit, Cow::Borrowed(raw)).map(Cell::Text),
+            _ => Ok(Cell::Text(Cow::Borrowed(raw))),
+        },
+        Some(b't' | b'f') => parse(kind, raw, time),
+        _ if kind == ColumnType::Boolean => crate::text::cast(kind, raw, time),
+        _ => whole(kind, raw).unwrap_or_else(|| parse(kind, raw, time)),
+    }
+}
+
+/// A whole number however it is written; `None` for other columns.
+pub(crate) fn whole(kind: ColumnType, text: &str) -> Option<Result<Cell<'static>, NoCell>> {
+    fn fit<T: TryFrom<i128>>(number: i128) -> Result<T, NoCell> {
+        T::try_from(number).map_err(|_| NoCell::Range("it is out of bounds"))
+    }
+    let number = || match decimal::parse(text, 38, 0) {
+        Ok(number) => Ok(number),
+        Err(NoDecimal::Syntax) => Err(NoCell::Type),
+        Err(NoDecimal::Range) => Err(NoCell::Range("it is no whole number, or out of bounds")),
+    };
+    Some(match kind {
+        ColumnType::SmallInt => number().and_then(fit).map(Cell::SmallInt),
+        ColumnType::Int => number().and_then(fit).map(Cell::Int),
+        ColumnType::BigInt => number().and_then(fit).map(Cell::BigInt),
+        _ => return None,
+    })
 }
 
 fn parse<'a>(kind: ColumnType, raw: &'a str, time: Time<'_>) -> Result<Cell<'a>, NoCell> {

@@ -14,7 +14,8 @@ pub mod quarantine;
 pub mod records;
 
 pub use contract::{
-    Column, ColumnType, Contract, ContractConfig, ContractError, Format, Reading, UnknownColumns,
+    Cast, Column, ColumnConfig, ColumnType, Contract, ContractConfig, ContractError, Format,
+    OnBreach, Reading, Rules, TimeBounds, TimeFallback, UnknownColumns,
 };
 pub use cursor::{Choice, Counters, Cursor, CursorKey, CursorMemory, Decision, PlanId, SlotRange};
 pub use destination::{

@@ -33,6 +33,10 @@ pub enum QuarantineReason {
     Refused,
     /// Refining or writing it failed again and again; isolated by halving.
     Poison,
+    /// A text does not match its column's pattern.
+    Pattern,
+    /// A value is none of those its column allows.
+    NotAllowed,
 }
 
 impl QuarantineReason {
@@ -49,6 +53,8 @@ impl QuarantineReason {
             Self::Undecodable => "undecodable",
             Self::Refused => "refused",
             Self::Poison => "poison",
+            Self::Pattern => "pattern",
+            Self::NotAllowed => "not_allowed",
         }
     }
 }

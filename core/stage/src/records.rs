@@ -81,6 +81,12 @@ pub trait Refiner: Send + Sync {
     /// Columns of every batch: the contract's, then the system's ([`system`]).
     fn schema(&self) -> SchemaRef;
 
+    /// Values that broke type or rule and that something else stands in for, since the start of this process, counted each time
+    /// they are refined.
+    fn replaced(&self) -> u64 {
+        0
+    }
+
     /// Refines blocks of one partition, in order. `Err` only for what no record can cause.
     fn refine(&self, blocks: &[RawBlock]) -> Result<Refined, Failure>;
 }

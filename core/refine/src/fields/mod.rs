@@ -52,7 +52,7 @@ pub(crate) struct Fields<'a> {
 
 impl Splitter {
     /// None for formats that are taken apart otherwise.
-    pub(crate) fn of(contract: &Contract) -> Result<Option<Self>, Unusable> {
+    pub(crate) fn of(contract: &Contract, names: &Names) -> Result<Option<Self>, Unusable> {
         Ok(Some(match contract.format {
             Format::Line | Format::Json => return Ok(None),
             Format::Logfmt => Self::Logfmt,
@@ -62,7 +62,7 @@ impl Splitter {
             Format::Combined => Self::Access { is_combined: true },
             Format::Syslog => Self::Syslog,
             Format::Cri => Self::Cri,
-            Format::Regex => Self::Pattern(Pattern::of(contract)?),
+            Format::Regex => Self::Pattern(Pattern::of(contract, names)?),
         }))
     }
 
@@ -93,6 +93,15 @@ impl<'a> Fields<'a> {
         self.values.resize(names.columns.len(), None);
         self.rest.clear();
         self.hint = 0;
+    }
+
+    /// Keeps the text of a column that something else stands in for.
+    pub(crate) fn keep(&mut self, names: &Names, column: usize, text: Option<Cow<'a, str>>) {
+        if let (UnknownColumns::Keep, Some(name)) = (names.unknown, names.columns.get(column))
+            && !self.rest.iter().any(|(known, _)| known == name)
+        {
+            self.rest.push((name.clone(), text));
+        }
     }
 
     /// Takes a column's text out.

@@ -5,10 +5,11 @@
 
 use std::borrow::Cow;
 
-use garam_stage::{Contract, QuarantineReason};
+use garam_stage::{Column, Contract, QuarantineReason};
 use regex::{Regex, RegexBuilder};
 
 use crate::error::Unusable;
+use crate::names::Names;
 use crate::reject::Reject;
 
 /// What a compiled expression may take, in bytes.
@@ -22,24 +23,26 @@ pub(crate) struct Pattern {
 }
 
 impl Pattern {
-    pub(super) fn of(contract: &Contract) -> Result<Self, Unusable> {
+    pub(super) fn of(contract: &Contract, names: &Names) -> Result<Self, Unusable> {
         let reading = &contract.reading;
         let text = reading.pattern.as_deref().unwrap_or_default();
         let regex = RegexBuilder::new(text).size_limit(LIMIT).build()?;
-        let names = regex.capture_names().enumerate();
+        let groups = regex.capture_names().enumerate();
         let groups: Vec<_> =
-            names.filter_map(|(number, name)| Some((number, name?.to_owned()))).collect();
+            groups.filter_map(|(number, name)| Some((number, name?.to_owned()))).collect();
         if groups.is_empty() {
             return Err(Unusable::NoGroup);
         }
-        let stands_for = |column: &str, group: &str| {
-            let mut aliases = reading.aliases.iter();
-            group == column || aliases.any(|(alias, meant)| alias == group && meant == column)
+        let has_group = |column: usize| {
+            groups.iter().any(|(_, group)| names.find(column, group) == Some(column))
         };
-        let has_group = |column: &str| groups.iter().any(|(_, group)| stands_for(column, group));
-        let mut needed = contract.columns.iter().filter(|column| !column.nullable);
-        match needed.find(|column| !has_group(&column.name)) {
-            Some(column) => Err(Unusable::NoGroupFor { column: column.name.clone() }),
+        let can_miss = |column: &Column| {
+            let rules = &column.rules;
+            column.nullable || rules.default.is_some() || rules.constant.is_some()
+        };
+        let mut needed = contract.columns.iter().enumerate().filter(|(_, c)| !can_miss(c));
+        match needed.find(|(at, _)| !has_group(*at)) {
+            Some((_, column)) => Err(Unusable::NoGroupFor { column: column.name.clone() }),
             None => Ok(Self { regex, groups }),
         }
     }

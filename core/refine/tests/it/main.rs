@@ -7,4 +7,5 @@ mod fields;
 mod json;
 mod line;
 mod partition;
+mod rules;
 mod show;

@@ -148,5 +148,13 @@ impl Observed {
                 dropped.count(&labels, count);
             }
         }
+        let help = "Values that broke the contract and that something else stands in for.";
+        let mut replaced = out.family("garam_stream_values_replaced_total", Kind::Counter, help);
+        // Pipelines of one stream share its refiner.
+        for (i, watched) in self.pipelines.iter().enumerate() {
+            if self.pipelines.iter().take(i).all(|other| other.stream != watched.stream) {
+                replaced.count(&[("stream", watched.stream.as_str())], watched.refiner.replaced());
+            }
+        }
     }
 }

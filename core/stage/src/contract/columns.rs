@@ -1,17 +1,20 @@
 //! A contract's columns: names that every database can spell, and SQL types.
 //!
 //! In: `name = "type"` or `name = "type not null"`. Out: [`Column`] and its Arrow type. Not here: how a database spells a type
-//! (`sink`), how text becomes a value (`refine`).
+//! (`sink`), how text becomes a value (`refine`), what a column has beyond its type (`rules`).
 
 use arrow_schema::{DataType, TimeUnit};
 
-use super::ContractError;
+use super::{ContractError, Rules};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
     pub name: String,
     pub kind: ColumnType,
     pub nullable: bool,
+    /// Whether its value is looked for under its own name.
+    pub is_named: bool,
+    pub rules: Rules,
 }
 
 /// SQL types a contract can name.
@@ -36,7 +39,15 @@ pub enum ColumnType {
 }
 
 impl Column {
-    pub(super) fn parse(name: &str, text: &str) -> Result<Self, ContractError> {
+    /// A column that takes whatever its type takes.
+    pub fn new(name: impl Into<String>, kind: ColumnType, nullable: bool) -> Self {
+        Self { name: name.into(), kind, nullable, is_named: true, rules: Rules::default() }
+    }
+}
+
+impl ColumnType {
+    /// `"type"` or `"type not null"`: the type, and whether null is allowed.
+    pub(super) fn parse_column(name: &str, text: &str) -> Result<(Self, bool), ContractError> {
         let starts_well = name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic());
         let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
         if !starts_well || name.len() > 63 || !name.bytes().all(allowed) {
@@ -47,11 +58,9 @@ impl Column {
             Some(kind) => (kind.trim(), false),
             None => (lower.as_str(), true),
         };
-        Ok(Self { name: name.into(), kind: ColumnType::parse(name, kind)?, nullable })
+        Ok((Self::parse(name, kind)?, nullable))
     }
-}
 
-impl ColumnType {
     fn parse(column: &str, text: &str) -> Result<Self, ContractError> {
         let unknown = || ContractError::UnknownType { column: column.into(), text: text.into() };
         let (head, arguments) = match text.split_once('(') {

@@ -1,15 +1,19 @@
 //! A stream's contract: format, columns with SQL types, which column is the event time and which the key.
 //!
-//! Reading order: here (the whole, and what is refused) → [`reading`] (how a record is taken apart) → [`columns`].
+//! Reading order: here (the whole) → [`reading`] (how a record is taken apart) → [`columns`] (types) → [`rules`] (what a
+//! column has beyond its type) → [`error`] (what is refused).
 //!
 //! In: the `[stream.NAME.contract]` table. Out: [`Contract`], checked once, so that no room re-validates.
 //! Not here: parsing records by it (`refine`), how a database spells the types (`sink`).
 
 mod columns;
+mod error;
 mod reading;
+mod rules;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use serde::Deserialize;
@@ -17,7 +21,10 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 
 use crate::records::system;
 pub use columns::{Column, ColumnType};
+pub use error::ContractError;
 pub use reading::{Format, Reading};
+use rules::Written;
+pub use rules::{Cast, ColumnConfig, OnBreach, Rules, Scalar};
 
 /// `[stream.NAME.contract]` as written.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -35,13 +42,13 @@ pub struct ContractConfig {
     /// Fields that are no column: `keep` them as JSON text in `_rest` (default), `drop` them, or `quarantine` the record.
     #[serde(default)]
     pub unknown: UnknownColumns,
-    /// `name = "type"` or `name = "type not null"`, in the order of the table. Types: boolean, smallint, int, bigint,
-    /// real, double, decimal(p,s), text, varchar(n), date, timestamp. Default for `line`: `line = "text not null"`; for
-    /// `common`, `combined`, `syslog` and `cri`: all that the format has.
+    /// `name = "type"` or `name = "type not null"`, or a table of [`ColumnConfig`], in the order of the table. Types: boolean,
+    /// smallint, int, bigint, real, double, decimal(p,s), text, varchar(n), date, timestamp. Default for `line`:
+    /// `line = "text not null"`; for `common`, `combined`, `syslog` and `cri`: all that the format has.
     #[serde(default, deserialize_with = "in_order")]
-    pub columns: Vec<(String, String)>,
-    /// Other names under which a column's field may come: `ts = ["time", "@timestamp"]`. Two of them in one record are an
-    /// error of that record.
+    pub columns: Vec<(String, ColumnConfig)>,
+    /// Other names under which a column's field may come: `ts = ["time", "@timestamp"]`; for `json` also pointers into nested
+    /// objects: `"/meta/time"`. Two of them in one record are an error of that record.
     #[serde(default)]
     pub aliases: BTreeMap<String, OneOrMany>,
     /// How the text of the `time` column is written, as strftime has it, e.g. `"%d.%m.%Y %H:%M:%S,%f"`. Default: what
@@ -52,6 +59,16 @@ pub struct ContractConfig {
     /// an offset is refused.
     #[serde(default)]
     pub zone: Option<String>,
+    /// What `_event_time` is, and the time column with it, where the record says none, or one that cannot be read or is out of
+    /// bounds: `ingest`, when the gateway took it in. Default: such a record is put aside.
+    #[serde(default)]
+    pub time_fallback: Option<TimeFallback>,
+    /// How far the event time may lie after the arrival at the gateway. Default: no bound.
+    #[serde(default, with = "humantime_serde")]
+    pub max_ahead: Option<Duration>,
+    /// How far the event time may lie before the arrival at the gateway. Default: no bound.
+    #[serde(default, with = "humantime_serde")]
+    pub max_behind: Option<Duration>,
     /// `csv`, `tsv`: the names of the cells, in order. Default: the columns.
     #[serde(default)]
     pub fields: Vec<String>,
@@ -75,6 +92,13 @@ pub enum UnknownColumns {
     Quarantine,
 }
 
+/// What stands in for an event time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TimeFallback {
+    Ingest,
+}
+
 /// `"id"` or `["a", "b"]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
@@ -92,65 +116,36 @@ pub struct Contract {
     pub key: Vec<String>,
     pub unknown: UnknownColumns,
     pub reading: Reading,
+    pub time_bounds: TimeBounds,
+}
+
+/// What the event time may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TimeBounds {
+    pub fallback: Option<TimeFallback>,
+    pub max_ahead: Option<Duration>,
+    pub max_behind: Option<Duration>,
 }
 
 /// Name of the column that keeps fields that are no column, as the text of a JSON object.
 pub const REST: &str = "_rest";
 
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ContractError {
-    #[error(
-        "column {column}: unknown type {text:?}: use boolean, smallint, int, bigint, real, double, decimal(p,s), text, varchar(n), date or timestamp, with \"not null\" behind it where wanted"
-    )]
-    UnknownType { column: String, text: String },
-    #[error(
-        "column {column}: decimal({precision},{scale}) is out of bounds: 1 to 38 digits, scale 0 to precision"
-    )]
-    Decimal { column: String, precision: u32, scale: u32 },
-    #[error(
-        "column {column:?} is not a usable name: letters, digits and _, not beginning with a digit or _, at most 63 bytes"
-    )]
-    Name { column: String },
-    #[error("columns {first} and {second} differ only in case: databases would mix them up")]
-    Clash { first: String, second: String },
-    #[error("{role} names column {column}, which the contract does not have")]
-    NoSuchColumn { role: &'static str, column: String },
-    #[error("time column {column} must be a timestamp")]
-    TimeType { column: String },
-    #[error("key column {column} must be \"not null\"")]
-    NullableKey { column: String },
-    #[error("format {format} needs [columns]: nothing says which fields to keep")]
-    NoColumns { format: Format },
-    #[error("format line has exactly one column, of type text, \"not null\"")]
-    LineColumns,
-    #[error("{key} means nothing to format {format}: remove it")]
-    NotForFormat { key: &'static str, format: Format },
-    #[error(
-        "format regex needs a pattern with named groups, like \"^(?<level>[A-Z]+) (?<message>.*)$\""
-    )]
-    NoPattern,
-    #[error("delimiter {found:?} is no single ASCII character that can stand between cells")]
-    Delimiter { found: char },
-    #[error("{role} {name:?} is there twice: which one is meant cannot be known")]
-    Twice { role: &'static str, name: String },
-    #[error("zone {text:?} is not known: use \"UTC\" or an offset like \"+09:00\"")]
-    Zone { text: String },
-    #[error("time_format needs a time column: say time = \"COLUMN\"")]
-    TimeFormatAlone,
-}
-
 impl ContractConfig {
     /// With these columns, and the default of everything else.
     pub fn new(format: Format, columns: Vec<(String, String)>) -> Self {
+        let typed = |(name, kind): (String, String)| (name, ColumnConfig::of_type(kind));
         Self {
             format,
-            columns,
+            columns: columns.into_iter().map(typed).collect(),
             time: None,
             key: None,
             unknown: UnknownColumns::default(),
             aliases: BTreeMap::new(),
             time_format: None,
             zone: None,
+            time_fallback: None,
+            max_ahead: None,
+            max_behind: None,
             fields: Vec::new(),
             delimiter: None,
             header: false,
@@ -161,31 +156,13 @@ impl ContractConfig {
     /// Parsed form to checked form.
     pub fn check(mut self) -> Result<Contract, ContractError> {
         if let (Some((columns, time)), true) = (self.format.usual(), self.columns.is_empty()) {
-            self.columns =
-                columns.iter().map(|(n, t)| ((*n).to_owned(), (*t).to_owned())).collect();
+            let typed =
+                |(name, kind): &(&str, &str)| ((*name).to_owned(), ColumnConfig::of_type(*kind));
+            self.columns = columns.iter().map(typed).collect();
             self.time.get_or_insert_with(|| time.to_owned());
         }
-        let columns = self
-            .columns
-            .iter()
-            .map(|(name, text)| Column::parse(name, text))
-            .collect::<Result<Vec<_>, _>>()?;
-        let columns = match (self.format, columns.as_slice()) {
-            (Format::Line, []) => {
-                vec![Column { name: "line".into(), kind: ColumnType::Text, nullable: false }]
-            }
-            (Format::Line, [Column { kind: ColumnType::Text, nullable: false, .. }]) => columns,
-            (Format::Line, _) => return Err(ContractError::LineColumns),
-            (format, []) => return Err(ContractError::NoColumns { format }),
-            _ => columns,
-        };
-        for (i, column) in columns.iter().enumerate() {
-            let same = |other: &&Column| other.name.eq_ignore_ascii_case(&column.name);
-            if let Some(other) = columns.iter().take(i).find(same) {
-                let (first, second) = (other.name.clone(), column.name.clone());
-                return Err(ContractError::Clash { first, second });
-            }
-        }
+        let given = std::mem::take(&mut self.columns);
+        let columns = check_columns(&given, self.format)?;
         let find = |role, name: &str| {
             columns
                 .iter()
@@ -203,23 +180,69 @@ impl ContractConfig {
                 return Err(ContractError::NullableKey { column: name.clone() });
             }
         }
-        let reading = Reading::check(&mut self, &columns)?;
+        let time_bounds = self.time_bounds()?;
+        let reading = Reading::check(&mut self, &given, &columns)?;
         let Self { format, time, unknown, .. } = self;
-        Ok(Contract { format, columns, time, key, unknown, reading })
+        Ok(Contract { format, columns, time, key, unknown, reading, time_bounds })
     }
+
+    fn time_bounds(&self) -> Result<TimeBounds, ContractError> {
+        let given = [
+            ("time_format", self.time_format.is_some()),
+            ("time_fallback", self.time_fallback.is_some()),
+            ("max_ahead", self.max_ahead.is_some()),
+            ("max_behind", self.max_behind.is_some()),
+        ];
+        match given.into_iter().find(|(_, given)| *given) {
+            Some((key, _)) if self.time.is_none() => Err(ContractError::TimeAlone { key }),
+            _ => Ok(TimeBounds {
+                fallback: self.time_fallback,
+                max_ahead: self.max_ahead,
+                max_behind: self.max_behind,
+            }),
+        }
+    }
+}
+
+fn check_columns(
+    given: &[(String, ColumnConfig)],
+    format: Format,
+) -> Result<Vec<Column>, ContractError> {
+    let columns = given
+        .iter()
+        .map(|(name, column)| column.clone().check(name, format))
+        .collect::<Result<Vec<_>, _>>()?;
+    let columns = match (format, columns.as_slice()) {
+        (Format::Line, []) => vec![Column::new("line", ColumnType::Text, false)],
+        (
+            Format::Line,
+            [Column { kind: ColumnType::Text, nullable: false, is_named, rules, .. }],
+        ) if *is_named && *rules == Rules::default() => columns,
+        (Format::Line, _) => return Err(ContractError::LineColumns),
+        (format, []) => return Err(ContractError::NoColumns { format }),
+        _ => columns,
+    };
+    for (i, column) in columns.iter().enumerate() {
+        let same = |other: &&Column| other.name.eq_ignore_ascii_case(&column.name);
+        if let Some(other) = columns.iter().take(i).find(same) {
+            let (first, second) = (other.name.clone(), column.name.clone());
+            return Err(ContractError::Clash { first, second });
+        }
+    }
+    Ok(columns)
 }
 
 impl Contract {
     /// The contract of a stream whose configuration has none: whole lines as text.
     pub fn lines() -> Self {
-        let line = Column { name: "line".into(), kind: ColumnType::Text, nullable: false };
         Self {
             format: Format::Line,
-            columns: vec![line],
+            columns: vec![Column::new("line", ColumnType::Text, false)],
             time: None,
             key: Vec::new(),
             unknown: UnknownColumns::Keep,
             reading: Reading::default(),
+            time_bounds: TimeBounds::default(),
         }
     }
 
@@ -268,17 +291,17 @@ impl OneOrMany {
 }
 
 /// Reads a table as pairs in the order they are written: the order of the columns.
-fn in_order<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(String, String)>, D::Error> {
+fn in_order<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(String, ColumnConfig)>, D::Error> {
     struct Pairs;
     impl<'de> Visitor<'de> for Pairs {
-        type Value = Vec<(String, String)>;
+        type Value = Vec<(String, ColumnConfig)>;
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("a table of column names and types")
         }
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let mut pairs = Vec::new();
-            while let Some(pair) = map.next_entry()? {
-                pairs.push(pair);
+            while let Some((name, Written(column))) = map.next_entry()? {
+                pairs.push((name, column));
             }
             Ok(pairs)
         }

@@ -7,7 +7,8 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use super::{Column, ContractConfig, ContractError, OneOrMany};
+use super::rules::pointer;
+use super::{Column, ColumnConfig, ContractConfig, ContractError, OneOrMany};
 
 /// What a record looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -40,6 +41,8 @@ pub enum Format {
 pub struct Reading {
     /// Another name of a field, and the column it stands for.
     pub aliases: Vec<(String, String)>,
+    /// The members on the way to a nested value, at least two, and the column it stands for.
+    pub paths: Vec<(Vec<String>, String)>,
     pub time_format: Option<String>,
     /// Seconds east of UTC of times that name no offset, where the contract says so.
     pub zone_seconds: Option<i32>,
@@ -102,6 +105,7 @@ impl Reading {
     /// Takes what belongs to the format out of the configuration.
     pub(super) fn check(
         config: &mut ContractConfig,
+        given: &[(String, ColumnConfig)],
         columns: &[Column],
     ) -> Result<Self, ContractError> {
         let format = config.format;
@@ -121,19 +125,19 @@ impl Reading {
         if format == Format::Regex && config.pattern.is_none() {
             return Err(ContractError::NoPattern);
         }
-        if config.time_format.is_some() && config.time.is_none() {
-            return Err(ContractError::TimeFormatAlone);
-        }
-        let names = || columns.iter().map(|column| column.name.clone());
         let fields = match std::mem::take(&mut config.fields) {
-            none if none.is_empty() => names().collect(),
+            none if none.is_empty() => first_names(given, columns),
             fields => fields,
         };
         unique("field", fields.iter())?;
-        let aliases = aliases(std::mem::take(&mut config.aliases), columns)?;
-        unique("name", columns.iter().map(|c| &c.name).chain(aliases.iter().map(|(a, _)| a)))?;
+        let others = aliases(std::mem::take(&mut config.aliases), given, columns)?;
+        let (aliases, paths) = told_apart(others, format)?;
+        let named = columns.iter().filter(|column| column.is_named).map(|column| &column.name);
+        unique("name", named.chain(aliases.iter().map(|(alias, _)| alias)))?;
+        apart(&paths, &aliases, columns)?;
         Ok(Self {
             aliases,
+            paths,
             time_format: config.time_format.take(),
             zone_seconds: config.zone.as_deref().map(zone).transpose()?,
             fields: if matches!(format, Format::Csv | Format::Tsv) { fields } else { Vec::new() },
@@ -161,18 +165,74 @@ impl fmt::Display for Format {
     }
 }
 
+/// Under which name each column's field comes first: the names of cells.
+fn first_names(given: &[(String, ColumnConfig)], columns: &[Column]) -> Vec<String> {
+    let from = |name: &String| {
+        let column = given.iter().find(|(other, _)| other == name);
+        column.and_then(|(_, column)| column.from.clone()?.into_vec().into_iter().next())
+    };
+    let read = columns.iter().filter(|column| column.rules.constant.is_none());
+    read.map(|column| from(&column.name).unwrap_or_else(|| column.name.clone())).collect()
+}
+
+/// All other names and pointers, each with its column.
 fn aliases(
-    given: std::collections::BTreeMap<String, OneOrMany>,
+    also: std::collections::BTreeMap<String, OneOrMany>,
+    given: &[(String, ColumnConfig)],
     columns: &[Column],
 ) -> Result<Vec<(String, String)>, ContractError> {
+    let instead = given.iter().filter_map(|(name, column)| Some((name, column.from.clone()?)));
     let mut pairs = Vec::new();
-    for (column, names) in given {
-        if !columns.iter().any(|known| known.name == column) {
-            return Err(ContractError::NoSuchColumn { role: "aliases", column });
+    for (column, names) in instead {
+        pairs.extend(names.into_vec().into_iter().map(|name| (name, column.clone())));
+    }
+    for (column, names) in also {
+        match columns.iter().find(|known| known.name == column) {
+            None => return Err(ContractError::NoSuchColumn { role: "aliases", column }),
+            Some(known) if known.rules.constant.is_some() => {
+                let why = "stands alone: nothing is read, so it has no alias";
+                return Err(ContractError::Rule { column, rule: "constant", why });
+            }
+            Some(_) => {}
         }
         pairs.extend(names.into_vec().into_iter().map(|name| (name, column.clone())));
     }
     Ok(pairs)
+}
+
+type Named = Vec<(String, String)>;
+type Paths = Vec<(Vec<String>, String)>;
+
+/// Names of fields, and ways into nested objects. A pointer of one segment is a name.
+fn told_apart(others: Named, format: Format) -> Result<(Named, Paths), ContractError> {
+    let (mut names, mut paths) = (Vec::new(), Vec::new());
+    for (text, column) in others {
+        match pointer(&column, &text)?.filter(|_| format == Format::Json) {
+            None => names.push((text, column)),
+            Some(mut way) if way.len() == 1 => names.push((way.remove(0), column)),
+            Some(way) => paths.push((way, column)),
+        }
+    }
+    Ok((names, paths))
+}
+
+/// No two columns read one value, or one a part of another's.
+fn apart(paths: &Paths, aliases: &Named, columns: &[Column]) -> Result<(), ContractError> {
+    let whole = |name: &String| {
+        let alias = || aliases.iter().find(|(alias, _)| alias == name).map(|(_, column)| column);
+        let own = columns.iter().find(|column| column.is_named && column.name == *name);
+        own.map(|column| &column.name).or_else(alias)
+    };
+    for (i, (way, inner)) in paths.iter().enumerate() {
+        let others = paths.iter().enumerate().filter(|(j, _)| *j != i);
+        let outer = others.map(|(_, other)| other).find(|(other, _)| way.starts_with(other));
+        let outer = outer.map(|(_, column)| column).or_else(|| way.first().and_then(whole));
+        if let Some(outer) = outer {
+            let (inner, outer) = (inner.clone(), outer.clone());
+            return Err(ContractError::Inside { inner, outer });
+        }
+    }
+    Ok(())
 }
 
 fn unique<'a>(

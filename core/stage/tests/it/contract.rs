@@ -173,7 +173,7 @@ fn unknown_keys_and_values_are_errors() {
     check(
         "format = 'line'\ncolumn = 'a'",
         expect![
-            "error: unknown field `column`, expected one of `format`, `time`, `key`, `unknown`, `columns`, `aliases`, `time_format`, `zone`, `fields`, `delimiter`, `header`, `pattern`"
+            "error: unknown field `column`, expected one of `format`, `time`, `key`, `unknown`, `columns`, `aliases`, `time_format`, `zone`, `time_fallback`, `max_ahead`, `max_behind`, `fields`, `delimiter`, `header`, `pattern`"
         ],
     );
     check(
@@ -223,4 +223,57 @@ fn names_of_reasons_are_stable() {
     .assert_eq(&all.map(QuarantineReason::name).join(" "));
     expect!["filtered stale"]
         .assert_eq(&[DropReason::Filtered, DropReason::Stale].map(DropReason::name).join(" "));
+}
+
+#[test]
+fn a_column_may_be_a_table_of_rules() {
+    check(
+        "format = 'json'\nunknown = 'drop'\n[columns]\na = 'int'\nb = { type = 'decimal(8,2) not null', from = '/order/price', default = 0, min = 0 }\nc = { type = 'text', constant = 'x' }",
+        expect![[r#"
+            a: Int32
+            b: Decimal128(8, 2) not null
+            c: Utf8"#]],
+    );
+    let one = |rules: &str| {
+        let toml = format!("format = 'json'\n[columns]\na = 'int'\nv = {{ {rules} }}");
+        read(&toml).unwrap_err()
+    };
+    let says = |rules: &str, expect: &str| assert_eq!(one(rules), expect, "{rules}");
+    says(
+        "type = 'int', constant = 1, min = 0",
+        "column v: constant stands alone: nothing is read, so nothing is checked",
+    );
+    says("type = 'text', min = 0", "column v: min or max is for numbers, dates and timestamps");
+    says("type = 'int', pattern = 'x'", "column v: pattern is for text and varchar");
+    says(
+        "type = 'int', cast = 'json'",
+        "column v: cast = \"json\" is for a text column of format json",
+    );
+    says(
+        "type = 'int not null', on_breach = 'null'",
+        "column v: on_breach = \"null\" contradicts \"not null\"",
+    );
+    says(
+        "type = 'int', on_breach = 'default'",
+        "column v: on_breach = \"default\" needs a default",
+    );
+    says(
+        "type = 'int', from = '/a/b'",
+        "column v is read from inside of what column a is read from: let only one of them read it",
+    );
+    says(
+        "type = 'int', from = 'a'",
+        "field \"a\" is there twice: which one is meant cannot be known",
+    );
+    assert!(
+        one("type = 'int', mim = 0").starts_with("unknown field `mim`, expected one of `type`")
+    );
+    assert!(one("type = 'date', min = 2026-01-01").contains("dates and times stand in quotes"));
+    let deep = "/x".repeat(17);
+    says(&format!("type = 'int', from = '{deep}'"), "column v: a pointer has at most 16 segments");
+    assert_eq!(
+        read("format = 'json'\nmax_ahead = '1h'\n[columns]\na = 'int'"),
+        Err("max_ahead needs a time column: say time = \"COLUMN\"".into())
+    );
+    assert!(read("format = 'json'\n[columns]\na = 5").unwrap_err().contains("a type like"));
 }
