@@ -64,6 +64,7 @@ pub(crate) struct Aside {
     pub(crate) offset: u64,
     /// Which record of its block; none when the block was put aside whole.
     pub(crate) index: Option<u32>,
+    pub(crate) reason: String,
     pub(crate) record: String,
 }
 
@@ -147,7 +148,8 @@ impl Ground {
         write(&self.core_config, &text)
     }
 
-    fn core_head(&self) -> String {
+    /// Where the core keeps its data and listens.
+    pub(crate) fn core_head(&self) -> String {
         format!(
             "data_dir = {:?}\n\n[gateway]\nlisten = \"{}\"\nnames = [\"127.0.0.1\", \"localhost\"]\n\n\
              [admin]\nlisten = \"{}\"\n\n",

@@ -18,11 +18,25 @@ pub enum Start {
     Now,
 }
 
+/// What a flow reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Lane {
+    /// A partition of the pipeline's stream.
+    #[default]
+    Input,
+    /// What was put aside and is to be delivered again: one record an entry, with its own origin and position.
+    Requeue,
+}
+
+/// The number under which the requeue lane keeps its cursor: above every partition's.
+pub const REQUEUE_LANE: u32 = 1 << 20;
+
 /// One pipeline on one input partition.
 #[derive(Debug, Clone)]
 pub struct FlowConfig {
     pub pipeline: PipelineId,
     pub input: PartitionId,
+    pub lane: Lane,
     /// The slots this cursor covers; all of them with a single output.
     pub slots: SlotRange,
     /// What the pipeline does to records, recorded with the next cursor.
@@ -46,6 +60,10 @@ pub struct FlowLimits {
     pub idle_cursor: Duration,
     /// How often a range is offered again with refused rows masked before that counts as systemic. Default 8.
     pub refused_rounds: u32,
+    /// A batch of which a larger share breaks the contract is not put aside: the flow stops with one error. Default 1: never.
+    pub max_bad_share: f64,
+    /// Batches with fewer bad records never stop it. Default 100.
+    pub max_bad_from: u64,
     /// How often in a row the engine takes over without its cursor moving before it gives up. Default 5.
     pub take_overs: u32,
     /// Caps on decompression.
@@ -61,6 +79,8 @@ impl Default for FlowLimits {
             linger: Duration::from_millis(50),
             idle_cursor: Duration::from_secs(1),
             refused_rounds: 8,
+            max_bad_share: 1.0,
+            max_bad_from: 100,
             take_overs: 5,
             decode: DecodeLimits::default(),
         }
@@ -70,19 +90,27 @@ impl Default for FlowLimits {
 impl FlowConfig {
     /// A pipeline with one output and default limits.
     pub fn new(pipeline: PipelineId, input: PartitionId, plan: PlanId, start: Start) -> Self {
-        let (slots, limits) = (SlotRange::ALL, FlowLimits::default());
-        Self { pipeline, input, slots, plan, start, limits }
+        let (slots, limits, lane) = (SlotRange::ALL, FlowLimits::default(), Lane::Input);
+        Self { pipeline, input, lane, slots, plan, start, limits }
+    }
+
+    /// What tells this flow's cursor and quarantine entries from those of the pipeline's other flows.
+    pub fn number(&self) -> u32 {
+        match self.lane {
+            Lane::Input => self.input.index,
+            Lane::Requeue => REQUEUE_LANE,
+        }
     }
 
     /// The name of this flow's cursor.
     pub fn key(&self) -> CursorKey {
-        CursorKey { pipeline: self.pipeline, partition: self.input.index, slots: self.slots }
+        CursorKey { pipeline: self.pipeline, partition: self.number(), slots: self.slots }
     }
 
     /// The name under which this flow pins the input partition and its quarantine partition. The core pins under the
     /// same name before flows run, and unpins when the pipeline is removed: a flow that stops keeps its pin.
     pub fn reader_name(&self) -> String {
         let SlotRange { first, last } = self.slots;
-        format!("{}/{}/{first}-{last}", self.pipeline, self.input.index)
+        format!("{}/{}/{first}-{last}", self.pipeline, self.number())
     }
 }

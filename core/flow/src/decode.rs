@@ -2,7 +2,8 @@
 //!
 //! In: entries as received and the names that bind. Out: one [`Piece`] per entry, with what it adds to the counters.
 //! Promise: foreign bytes never panic here and never grow beyond the limits; a block that does not decode, or whose
-//! bytes are not what its header says, becomes `Undecodable` as a whole, with its payload kept as it came.
+//! bytes are not what its header says, becomes `Undecodable` as a whole, with its payload kept as it came. An entry of the
+//! requeue lane is the record that it holds, as if it stood where it was put aside.
 //! Not here: what a record means.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,12 +13,14 @@ use bytes::Bytes;
 use garam_log::{Entry, EntryBody, OriginState};
 use garam_proto::block::{BadBlock, BadRecords};
 use garam_proto::{
-    BlockHeader, Codec, DecodeError, DecodeLimits, LogOffset, Record, decompress, records,
+    BlockHeader, Codec, DecodeError, DecodeLimits, LogOffset, Malformed, Record, decompress,
+    records,
 };
 use garam_stage::records::Provenance;
-use garam_stage::{RawBlock, RecordRef};
+use garam_stage::{QuarantinedRecord, RawBlock, RecordRef};
 
 use crate::binding::Binding;
+use crate::config::Lane;
 
 /// One entry of a batch.
 #[derive(Debug, Clone)]
@@ -61,12 +64,16 @@ pub(crate) enum Undecoded {
     Codec(#[from] DecodeError),
     #[error(transparent)]
     Records(#[from] BadRecords),
+    #[error(transparent)]
+    Aside(#[from] Malformed),
+    #[error("an entry of the requeue lane holds one record")]
+    NotOne,
     #[error("decoding panicked")]
     Panic,
 }
 
 /// Decodes one entry. CPU work: call it on a blocking thread.
-pub(crate) fn decode(entry: Entry, binding: &Binding, limits: &DecodeLimits) -> Piece {
+pub(crate) fn decode(entry: Entry, binding: &Binding, limits: &DecodeLimits, lane: Lane) -> Piece {
     let Entry { offset, fingerprint, origin, body } = entry;
     let piece = Piece {
         offset,
@@ -78,7 +85,8 @@ pub(crate) fn decode(entry: Entry, binding: &Binding, limits: &DecodeLimits) -> 
     };
     match body {
         EntryBody::Block { header, payload } => {
-            block(piece, &origin, header, payload, binding, limits)
+            let whole = Whole { origin: &origin, header, payload, lane };
+            block(piece, whole, binding, limits)
         }
         EntryBody::Gap { from, to, .. } => {
             let units = u64::try_from(to.saturating_sub(from)).unwrap_or(u64::MAX);
@@ -103,14 +111,16 @@ pub(crate) fn split(
     Ok(records(header, &raw)?)
 }
 
-fn block(
-    piece: Piece,
-    origin: &OriginState,
+/// A block as it lies in the log.
+struct Whole<'e> {
+    origin: &'e OriginState,
     header: BlockHeader,
     payload: Bytes,
-    binding: &Binding,
-    limits: &DecodeLimits,
-) -> Piece {
+    lane: Lane,
+}
+
+fn block(piece: Piece, whole: Whole<'_>, binding: &Binding, limits: &DecodeLimits) -> Piece {
+    let Whole { origin, header, payload, lane } = whole;
     let offset = piece.offset;
     // What the header claims stands for a block that cannot be read, and a block that cannot be read holds something.
     let claimed = u64::from(header.records.max(1));
@@ -118,21 +128,26 @@ fn block(
         let records_in = claimed.max(binding.singles(offset));
         return Piece { records_in, bound: records_in, ..piece };
     }
-    let provenance = Arc::new(Provenance {
+    let provenance = Provenance {
         origin: origin.origin,
         host: origin.host.clone(),
         path: origin.descriptor.label(),
         source_epoch: origin.source_epoch,
-    });
+    };
     // A decoder that panics on foreign bytes is a bug, but one that must not stop the river.
-    let split = catch_unwind(AssertUnwindSafe(|| split(&header, &payload, limits)))
-        .unwrap_or(Err(Undecoded::Panic));
-    match split {
-        Ok(mut records) => {
+    let split = catch_unwind(AssertUnwindSafe(|| {
+        let records = split(&header, &payload, limits)?;
+        match lane {
+            Lane::Input => Ok((header.clone(), provenance.clone(), records)),
+            Lane::Requeue => unwrap(&header, records),
+        }
+    }));
+    match split.unwrap_or(Err(Undecoded::Panic)) {
+        Ok((header, provenance, mut records)) => {
             let records_in = records.len() as u64;
             records.retain(|record| !binding.masks(RecordRef { offset, index: record.index }));
             let bound = records_in - records.len() as u64;
-            let block = RawBlock { offset, provenance, header, records };
+            let block = RawBlock { offset, provenance: Arc::new(provenance), header, records };
             Piece { records_in, bound, content: Content::Block(block), ..piece }
         }
         Err(why) => {
@@ -142,12 +157,35 @@ fn block(
                 return Piece { records_in, bound, ..piece };
             }
             let records = u32::try_from(records_in - bound).unwrap_or(u32::MAX);
-            let why = why.to_string();
+            let (why, provenance) = (why.to_string(), Arc::new(provenance));
             let whole = Undecodable { provenance, header, payload, why, records };
             let content = Content::Undecodable(Box::new(whole));
             Piece { records_in, bound, content, ..piece }
         }
     }
+}
+
+/// The record that an entry of the requeue lane holds, where it came from first.
+fn unwrap(
+    header: &BlockHeader,
+    records: Vec<Record>,
+) -> Result<(BlockHeader, Provenance, Vec<Record>), Undecoded> {
+    let [record] = <[Record; 1]>::try_from(records).map_err(|_| Undecoded::NotOne)?;
+    let (aside, bytes) = QuarantinedRecord::decode(&record.bytes)?;
+    let bytes = record.bytes.slice_ref(bytes);
+    let provenance = Provenance {
+        origin: aside.origin,
+        host: aside.host,
+        path: aside.path,
+        source_epoch: aside.source_epoch,
+    };
+    let header = BlockHeader {
+        origin: aside.origin,
+        ingest_time_us: aside.ingest_time_us,
+        ..header.clone()
+    };
+    let record = Record { position: aside.position, bytes, ..record };
+    Ok((header, provenance, vec![record]))
 }
 
 #[cfg(test)]
@@ -207,7 +245,7 @@ mod tests {
     }
 
     fn check(entry: Entry, binding: &Binding, records_in: u64, bound: u64, left: Option<usize>) {
-        let piece = decode(entry, binding, &DecodeLimits::default());
+        let piece = decode(entry, binding, &DecodeLimits::default(), Lane::Input);
         let found = match &piece.content {
             Content::Block(block) => Some(block.records.len()),
             Content::Undecodable(whole) => {

@@ -124,6 +124,9 @@ impl<'a> Deliverer<'a> {
         if pieces.iter().all(|piece| piece.records_in == 0) {
             return self.pass(&pieces).await;
         }
+        if let Ok(refined) = &refined {
+            self.check_share(refined)?;
+        }
         while self.attempts + 1 < ISOLATING_ATTEMPT {
             let offered = match refined {
                 Ok(refined) => self.offer(&pieces, refined).await,
@@ -137,6 +140,26 @@ impl<'a> Deliverer<'a> {
             refined = stage(self.context, &pieces, &self.fresh).await;
         }
         self.isolate(&pieces).await
+    }
+
+    /// When most of a batch is bad, the contract is: better one error than a quarantine full of it.
+    fn check_share(&self, refined: &Refined) -> Result<(), FlowError> {
+        let (limits, Some(first)) = (&self.context.config.limits, refined.bad.first()) else {
+            return Ok(());
+        };
+        let bad = refined.bad.len() as u64;
+        let records = bad + refined.sources.len() as u64 + refined.dropped.len() as u64;
+        if bad < limits.max_bad_from || bad as f64 <= records as f64 * limits.max_bad_share {
+            return Ok(());
+        }
+        Err(FlowError::Systemic {
+            partition: self.context.config.input.clone(),
+            next: self.stored.next,
+            bad,
+            records,
+            reason: first.reason.name(),
+            detail: first.detail.clone(),
+        })
     }
 
     /// Entries without records: the cursor runs ahead in memory and is written now and then.

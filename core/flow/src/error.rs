@@ -58,6 +58,17 @@ pub enum FlowError {
     )]
     RefusedAgain { next: LogOffset, rounds: u32 },
     #[error(
+        "{bad} of {records} records from offset {next} of {partition} on break the contract, the first with {reason}: {detail}; nothing was put aside: make the contract fit and restart, or raise quarantine.max_share to have them put aside"
+    )]
+    Systemic {
+        partition: PartitionId,
+        next: LogOffset,
+        bad: u64,
+        records: u64,
+        reason: &'static str,
+        detail: String,
+    },
+    #[error(
         "counters do not balance at offset {next}: {records_in} in, {delivered} delivered, {quarantined} quarantined, {dropped} dropped"
     )]
     Unbalanced { next: LogOffset, records_in: u64, delivered: u64, quarantined: u64, dropped: u64 },
@@ -94,7 +105,7 @@ impl FlowError {
             | Self::QuarantineOutside { .. } => FailureKind::Cursor,
             Self::QuarantineUnreadable { .. } => FailureKind::Corrupt,
             Self::QuarantineTaken | Self::Overtaken { .. } => FailureKind::Fenced,
-            Self::RefusedAgain { .. } => FailureKind::Schema,
+            Self::RefusedAgain { .. } | Self::Systemic { .. } => FailureKind::Schema,
             Self::QuarantineEncode(_)
             | Self::QuarantineMark { .. }
             | Self::Unbalanced { .. }

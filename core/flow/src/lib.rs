@@ -8,7 +8,8 @@
 //! the engine ends with a [`garam_stage::Failure`] and is started again from durable state.
 //!
 //! Reading order: [`Flow`] (the story) → `start` (where it may begin; `lives`, `resume` when the log is another) → `batch`, `decode`, `staging` (from entries to
-//! rows) → `deliver`, `aside`, `isolate` (from rows to the cursor) → `quarantine` (what is put aside, and why that binds).
+//! rows) → `deliver`, `aside`, `isolate` (from rows to the cursor) → `quarantine` (what is put aside, and why that binds)
+//! → `requeue` (and how it is delivered after all).
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
@@ -24,6 +25,7 @@ mod error;
 mod isolate;
 mod lives;
 mod quarantine;
+mod requeue;
 mod resume;
 mod staging;
 mod start;
@@ -31,9 +33,13 @@ mod stats;
 mod tally;
 
 pub use budget::Budget;
-pub use config::{FlowConfig, FlowLimits, Start};
+pub use config::{FlowConfig, FlowLimits, Lane, REQUEUE_LANE, Start};
 pub use engine::{Flow, Stopped};
 pub use error::FlowError;
 pub use quarantine::{quarantine_origin, quarantine_stream};
+pub use requeue::{
+    Done, Name, Oldest, Request, RequestId, Taken, TakenFor, carry_out, oldest_waiting,
+    requeue_stream, taken_origin,
+};
 pub use resume::{Standing, Unfit};
 pub use stats::{FlowHooks, FlowStats, NoProgress, Progress, Waiting};

@@ -10,7 +10,7 @@
 //! cursor may carry as `quarantine_next`.
 //! Promise: after [`Quarantine::open`] no older writer can add a name (its claim is not the newest), and every name it
 //! did add at or above the cursor is known. A name that cannot be read stops the pipeline; so does a full quarantine.
-//! Not here: requeue; which records are bad.
+//! Not here: which records are bad; taking them out again (`requeue`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -75,9 +75,9 @@ impl Quarantine {
         cursor: &Cursor,
     ) -> Result<(Self, Binding), Failure> {
         let (config, log) = (&context.config, &context.log);
-        let origin = quarantine_origin(config.pipeline, config.input.index);
+        let origin = quarantine_origin(config.pipeline, config.number());
         let session = SessionId(getrandom::u64().map_err(FlowError::Random)?);
-        let claim = claim(config.pipeline, config.input.index, origin, session);
+        let claim = claim(config.pipeline, config.number(), origin, session);
         let ticket = log.claim(claim).await.map_err(FlowError::log("claim the quarantine"))?;
         let claimed = ticket.wait().await.map_err(FlowError::log("claim the quarantine"))?;
         let at = claimed.partition;

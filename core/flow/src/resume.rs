@@ -249,7 +249,7 @@ async fn put_aside(
 ) -> Result<u64, Failure> {
     let config = &context.config;
     let at = PartitionId { stream: quarantine_stream(config.pipeline), index: 0 };
-    let origin = quarantine_origin(config.pipeline, config.input.index);
+    let origin = quarantine_origin(config.pipeline, config.number());
     let lives = Lives::of(&*context.log, &config.input)?;
     let doing = "read the quarantine";
     let start = context.log.bounds(&at).map_err(FlowError::log(doing))?.start;

@@ -39,10 +39,10 @@ pub(crate) async fn prepare(
     binding: &Arc<Binding>,
 ) -> Result<Prepared, Failure> {
     let (refiner, binding) = (Arc::clone(&context.refiner), Arc::clone(binding));
-    let limits = context.config.limits.decode;
+    let (limits, lane) = (context.config.limits.decode, context.config.lane);
     let Batch { entries, permit, .. } = batch;
     blocking("decoding a batch", move || {
-        let decode = |entry| decode(entry, &binding, &limits);
+        let decode = |entry| decode(entry, &binding, &limits, lane);
         let pieces: Vec<Piece> = entries.into_iter().map(decode).collect();
         let refined = refine(&*refiner, &blocks(&pieces, &Binding::default()));
         Prepared { pieces, refined, permit }

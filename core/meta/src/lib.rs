@@ -13,12 +13,14 @@
 //! revocations    agent → the generation up to which its certificates count no more; rows are never removed
 //! tokens         what may still enrol (only a hash of each secret); enrolments: by which key a token was used, and the answer
 //! decisions      what an operator decided for a cursor that does not fit its log, until it is carried out
+//! requests       what operators asked of a quarantine, and what became of it; rows are never removed
+//! pauses         pipelines that an operator told to wait, and why
 //! cursors        the last cursor seen per pipeline, partition and slots; attempts: failed deliveries from an offset
 //! ```
 //!
 //! Not here: cursors themselves (the destination keeps them with the rows), the log's registry of origins (the log), secrets.
 //! Reading order: [`schema`] (tables and their versions) → [`copy`] → [`tables`] (names, plans, certificates) → [`identities`],
-//! [`tokens`] → [`memory`], [`decisions`] → [`backup`] → [`error`].
+//! [`tokens`] → [`memory`], [`decisions`], [`requests`], [`pauses`] → [`backup`] → [`error`].
 #![forbid(unsafe_code)]
 
 mod backup;
@@ -27,6 +29,8 @@ mod decisions;
 mod error;
 mod identities;
 mod memory;
+mod pauses;
+mod requests;
 mod schema;
 mod tables;
 mod tokens;
@@ -43,6 +47,8 @@ use sqlx::{ConnectOptions, SqliteConnection};
 pub use backup::{CopySummary, RememberedCursor, copy_file, inspect_copy};
 pub use error::MetaError;
 pub use identities::{Grant, GrantError, Identity, KeyHash, Proposal, Proven, Signed};
+pub use pauses::Pause;
+pub use requests::{RequestDone, RequestRecord};
 pub use schema::VERSION;
 pub use tables::{IssuedAgent, PipelineRecord};
 pub use tokens::{Enrolled, Enrolment, NewToken, TokenRecord, Unusable};

@@ -16,7 +16,7 @@ const APPLICATION_ID: i64 = 0x4741_524D;
 /// The format this build writes.
 pub const VERSION: i64 = MIGRATIONS.len() as i64;
 
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     "
 CREATE TABLE installation (
   one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -122,6 +122,27 @@ CREATE TABLE enrolments (
   chain TEXT NOT NULL,
   enrolled_us INTEGER NOT NULL,
   PRIMARY KEY (token, key_hash)
+) STRICT, WITHOUT ROWID;
+",
+    "
+CREATE TABLE requests (
+  id TEXT PRIMARY KEY,
+  pipeline TEXT NOT NULL,
+  what TEXT NOT NULL,
+  reason TEXT,
+  names TEXT NOT NULL,
+  until INTEGER NOT NULL,
+  incarnation TEXT NOT NULL,
+  asked_us INTEGER NOT NULL,
+  done_us INTEGER,
+  taken INTEGER,
+  unfit INTEGER,
+  void INTEGER
+) STRICT;
+CREATE TABLE pauses (
+  pipeline TEXT PRIMARY KEY,
+  reason TEXT NOT NULL,
+  since_us INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 ",
 ];

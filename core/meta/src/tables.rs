@@ -176,7 +176,7 @@ impl Meta {
             .collect()
     }
 
-    async fn rows(
+    pub(crate) async fn rows(
         &self,
         action: &'static str,
         sql: &'static str,

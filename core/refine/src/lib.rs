@@ -9,7 +9,7 @@
 //!
 //! Reading order: [`refiner`] (the loop) → [`members`] (a JSON object split, values untouched) or [`fields`] (a line of text
 //! split), by [`names`] → [`value`] or [`text`] (one value by its column's type) with [`decimal`], [`instant`] and [`clock`] →
-//! [`rules`] (what may stand in the row) → [`columns`] (Arrow builders) → [`reject`] (what the operator reads).
+//! [`rules`] (what may stand in the row) → [`columns`] (Arrow builders) → [`reject`] (what the operator reads). Beside: [`infer`] (a contract from a sample).
 #![forbid(unsafe_code)]
 
 mod clock;
@@ -17,14 +17,17 @@ mod columns;
 mod decimal;
 mod error;
 mod fields;
+pub mod infer;
 mod instant;
 mod members;
 mod names;
 mod refiner;
 mod reject;
 mod rules;
+mod sample;
 mod text;
 mod value;
 
 pub use error::Unusable;
 pub use refiner::{ContractRefiner, SEMANTICS};
+pub use sample::sample;

@@ -6,10 +6,12 @@
 
 pub mod admin;
 pub mod enrol;
+pub mod gate;
 pub mod gateway;
 pub mod log;
 pub mod meta;
 pub mod pipeline;
+pub mod requeue;
 pub mod slot;
 
 pub use slot::Slot;

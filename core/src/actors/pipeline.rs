@@ -1,5 +1,6 @@
 //! One partition of a pipeline as a child: a flow from the log to its destination, built anew for each generation.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use arrow_schema::SchemaRef;
@@ -7,8 +8,10 @@ use garam_flow::{Budget, Flow, FlowConfig, FlowHooks, FlowStats, Waiting};
 use garam_log::EmbeddedLog;
 use garam_sink::SinkConfig;
 use garam_stage::{CursorMemory, Refiner};
+use tokio::sync::watch;
 
 use super::Slot;
+use super::gate::Gate;
 use crate::supervise::{Context, Factory, Fault, Progress, factory};
 
 /// What a flow is made of.
@@ -22,28 +25,58 @@ pub struct FlowRoom {
     pub stats: Arc<FlowStats>,
     pub budget: Budget,
     pub log: Slot<EmbeddedLog>,
+    pub gate: Arc<Gate>,
 }
 
 pub fn flow(room: FlowRoom) -> Factory {
-    factory(move |context| run(room.clone(), context))
+    factory(move |context| run_flow(room.clone(), context))
 }
 
-async fn run(room: FlowRoom, context: Context) -> Result<(), Fault> {
+/// Runs one flow until it is asked to stop; while the pipeline is paused it waits at its cursor.
+pub(super) async fn run_flow(room: FlowRoom, context: Context) -> Result<(), Fault> {
+    while room.gate.pass(&context).await {
+        run_open(room.clone(), &context).await?;
+        if context.is_stopping() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Runs it until the task is asked to stop or the gate is closed.
+async fn run_open(room: FlowRoom, context: &Context) -> Result<(), Fault> {
     let log = room.log.wait(&context.progress, "the log").await;
     let destination = room.sink.build(&room.schema)?;
     let hooks = FlowHooks {
         stats: room.stats,
-        progress: Arc::new(SignsOfLife(context.progress.clone())),
+        progress: Arc::new(SignsOfLife::of(&context.progress)),
         budget: room.budget,
         ..FlowHooks::default()
     };
     let flow = Flow::new(room.config, log, room.refiner, destination, room.memory, hooks);
-    flow.run(context.stop.clone()).await?;
-    Ok(())
+    let (stop, stopping) = watch::channel(false);
+    let asked = async {
+        tokio::select! {
+            () = context.stopping() => {}
+            () = room.gate.closed() => {}
+        }
+        stop.send_replace(true);
+        std::future::pending::<Infallible>().await
+    };
+    tokio::select! {
+        ended = flow.run(stopping) => ended.map(drop).map_err(Fault::from),
+        never = asked => match never {},
+    }
 }
 
 /// What the flow says about itself, in the supervisor's words.
-struct SignsOfLife(Progress);
+pub(super) struct SignsOfLife(Progress);
+
+impl SignsOfLife {
+    pub(super) fn of(progress: &Progress) -> Self {
+        Self(progress.clone())
+    }
+}
 
 impl garam_flow::Progress for SignsOfLife {
     fn beat(&self) {

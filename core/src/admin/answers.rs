@@ -47,14 +47,24 @@ pub struct StreamAnswer {
     pub state: String,
 }
 
-/// A pipeline, summed over its partitions. Counts are records since the pipeline's first start, exact.
+/// A pipeline, summed over its partitions and its requeue lane. Counts are records since the pipeline's first start, exact:
+/// `records_in = delivered + quarantined + dropped`, where a record that is requeued comes in, and may be put aside, again.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PipelineAnswer {
     pub name: String,
     pub stream: String,
     pub destination: String,
     pub state: String,
+    /// The reason, while an operator lets it wait.
+    #[serde(default)]
+    pub paused: Option<String>,
     pub records_in: u64,
+    /// Of `records_in`, those that came out of the quarantine.
+    #[serde(default)]
+    pub requeued: u64,
+    /// In the quarantine now, neither requeued nor purged.
+    #[serde(default)]
+    pub waiting: u64,
     pub delivered: u64,
     pub quarantined: u64,
     pub dropped: u64,

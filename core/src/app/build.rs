@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use garam_flow::{Budget, FlowConfig, FlowStats, Start as FlowStart, quarantine_stream};
+use garam_flow::{
+    Budget, FlowConfig, FlowStats, Lane, Start as FlowStart, quarantine_stream, requeue_stream,
+};
 use garam_log::{EmbeddedLog, OnFull, StreamConfig};
 use garam_meta::Meta;
-use garam_proto::{PartitionId, StreamName};
+use garam_proto::{PartitionId, PipelineId, StreamName};
 use garam_refine::SEMANTICS;
 use garam_stage::{PlanId, Refiner};
 
@@ -14,10 +16,12 @@ use super::StartError;
 use crate::actors::Slot;
 use crate::actors::admin::{AdminRoom, admin};
 use crate::actors::enrol::{EnrolRoom, enrol};
+use crate::actors::gate::Gate;
 use crate::actors::gateway::{GatewayRoom, gateway};
 use crate::actors::log::{LogRoom, Reader, log};
 use crate::actors::meta::meta as meta_child;
 use crate::actors::pipeline::{FlowRoom, flow};
+use crate::actors::requeue::{self, CarrierRoom, Front};
 use crate::config::{PipelinePlan, Plan, Start};
 use crate::supervise::tree::{Patience, PipelineRoom, Rooms};
 
@@ -26,10 +30,16 @@ pub(super) struct Pipeline {
     pub(super) name: String,
     pub(super) stream: StreamName,
     pub(super) destination: String,
+    pub(super) id: PipelineId,
     pub(super) quarantine: StreamName,
+    /// What of the quarantine waits.
+    pub(super) front: Arc<Front>,
+    pub(super) gate: Arc<Gate>,
+    /// Delivers again what was put aside.
+    pub(super) lane: FlowPart,
     pub(super) refiner: Arc<dyn Refiner>,
     pub(super) flows: Vec<FlowPart>,
-    plan: PipelinePlan,
+    pub(super) plan: PipelinePlan,
 }
 
 /// One partition of a pipeline.
@@ -38,12 +48,12 @@ pub(super) struct FlowPart {
     pub(super) stats: Arc<FlowStats>,
 }
 
-/// Bytes on disk a pipeline's quarantine may take. When it is full, that pipeline stops.
-const QUARANTINE_QUOTA: u64 = 1024 * 1024 * 1024;
-/// Quarantined records stay this long at least.
-const QUARANTINE_RETAIN: Duration = Duration::from_secs(30 * 24 * 3600);
-/// The pin that keeps a quarantine whole: nothing is trimmed until requeue and purge exist.
+/// How long what nobody needs any more stays in quarantine and requeue lane.
+const KEPT: Duration = Duration::from_secs(24 * 3600);
+/// The pin that keeps what waits in a quarantine.
 const QUARANTINE_PIN: &str = "quarantine";
+/// Each request is an origin of its lane, for ever.
+const REQUESTS: u32 = 100_000;
 
 /// Looks up or mints each pipeline's identity and notes its plan.
 pub(super) async fn pipelines(plan: &Plan, meta: &Meta) -> Result<Vec<Pipeline>, StartError> {
@@ -67,13 +77,22 @@ pub(super) async fn pipelines(plan: &Plan, meta: &Meta) -> Result<Vec<Pipeline>,
             let mut config = FlowConfig::new(id, input, plan_id, start);
             config.limits.max_rows = u64::from(configured.max_rows);
             config.limits.max_wait = configured.max_wait;
+            config.limits.max_bad_share = configured.quarantine.max_share;
+            config.limits.max_bad_from = configured.quarantine.max_share_from;
             FlowPart { config, stats: Arc::default() }
         });
+        let again = PartitionId { stream: requeue_stream(id), index: 0 };
+        let mut lane = FlowConfig::new(id, again, plan_id, FlowStart::Earliest);
+        lane.lane = Lane::Requeue;
         pipelines.push(Pipeline {
             name: configured.name.clone(),
             stream: stream.name.clone(),
             destination,
+            id,
             quarantine: quarantine_stream(id),
+            front: Arc::default(),
+            gate: Arc::new(Gate::new(meta.paused(id).await?)),
+            lane: FlowPart { config: lane, stats: Arc::default() },
             refiner: stream.refiner.clone(),
             flows: flows.collect(),
             plan: configured.clone(),
@@ -101,16 +120,21 @@ pub(super) fn log_room(plan: &Plan, pipelines: &[Pipeline]) -> LogRoom {
             },
             max_origins: stream.max_origins,
         })
-        .chain(pipelines.iter().map(|pipeline| StreamConfig {
-            name: pipeline.quarantine.clone(),
-            partitions: 1,
-            retain: QUARANTINE_RETAIN,
-            quota: QUARANTINE_QUOTA,
-            on_full: OnFull::StopStream,
-            max_origins: 1024,
+        .chain(pipelines.iter().flat_map(|pipeline| {
+            let own = |name: &StreamName, max_origins| StreamConfig {
+                name: name.clone(),
+                partitions: 1,
+                retain: KEPT,
+                quota: pipeline.plan.quarantine.quota.as_u64(),
+                on_full: OnFull::StopStream,
+                max_origins,
+            };
+            let lane = &pipeline.lane.config.input.stream;
+            [own(&pipeline.quarantine, 1024), own(lane, REQUESTS)]
         }))
         .collect();
-    let flows = pipelines.iter().flat_map(|pipeline| &pipeline.flows).map(|part| Reader {
+    let parts = pipelines.iter().flat_map(|pipeline| pipeline.flows.iter().chain([&pipeline.lane]));
+    let flows = parts.map(|part| Reader {
         partition: part.config.input.clone(),
         name: part.config.reader_name(),
     });
@@ -139,23 +163,34 @@ pub(super) fn rooms(
     let budget = Budget::default();
     let pipelines = pipelines.iter().map(|pipeline| PipelineRoom {
         name: pipeline.name.clone(),
-        parts: pipeline
-            .flows
-            .iter()
-            .map(|part| {
-                let room = FlowRoom {
-                    config: part.config.clone(),
-                    schema: pipeline.refiner.schema(),
-                    refiner: Arc::clone(&pipeline.refiner),
-                    sink: pipeline.plan.sink.clone(),
-                    memory: Arc::clone(meta) as _,
-                    stats: Arc::clone(&part.stats),
-                    budget: budget.clone(),
-                    log: log_slot.clone(),
-                };
-                (format!("p{}", part.config.input.index), flow(room))
-            })
-            .collect(),
+        parts: {
+            let room = |part: &FlowPart| FlowRoom {
+                config: part.config.clone(),
+                schema: pipeline.refiner.schema(),
+                refiner: Arc::clone(&pipeline.refiner),
+                sink: pipeline.plan.sink.clone(),
+                memory: Arc::clone(meta) as _,
+                stats: Arc::clone(&part.stats),
+                budget: budget.clone(),
+                log: log_slot.clone(),
+                gate: Arc::clone(&pipeline.gate),
+            };
+            let carrier = CarrierRoom {
+                pipeline: pipeline.id,
+                meta: Arc::clone(meta),
+                log: log_slot.clone(),
+                front: Arc::clone(&pipeline.front),
+                gate: Arc::clone(&pipeline.gate),
+                pin: QUARANTINE_PIN,
+            };
+            let named =
+                |part: &FlowPart| (format!("p{}", part.config.input.index), flow(room(part)));
+            let own = [
+                ("requests".to_owned(), requeue::carrier(carrier)),
+                ("requeue".to_owned(), requeue::lane(room(&pipeline.lane))),
+            ];
+            pipeline.flows.iter().map(named).chain(own).collect()
+        },
     });
     let enrolment = ports.enrol.map(|room| ("enrol".to_owned(), enrol(room)));
     Rooms {

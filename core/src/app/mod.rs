@@ -7,7 +7,7 @@
 
 mod build;
 mod observe;
-mod rows;
+pub(crate) mod rows;
 mod tap;
 
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! Rows as JSON objects, for `tap`: what a person or a program sees of an Arrow batch.
+//! Rows as JSON objects, for `tap` and `test`: what a person or a program sees of an Arrow batch.
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{
@@ -10,7 +10,7 @@ use arrow_schema::{DataType, TimeUnit};
 use serde_json::{Map, Value, json};
 
 /// Row `row` as an object in the order of the columns. Decimals are texts, so that no digit is lost; bytes are hexadecimal.
-pub(super) fn row_as_json(rows: &RecordBatch, row: usize) -> Value {
+pub(crate) fn row_as_json(rows: &RecordBatch, row: usize) -> Value {
     let members = rows
         .schema_ref()
         .fields()

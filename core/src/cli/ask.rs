@@ -49,6 +49,9 @@ pub(crate) fn status(plan: &Plan, format: Format) -> anyhow::Result<Exit> {
             pipeline.dropped,
             pipeline.lag_entries
         ));
+        if let Some(reason) = &pipeline.paused {
+            text.push_str(&format!("          paused: {}\n", escape(reason)));
+        }
     }
     output::print_text(format, &status, &text)?;
     Ok(match status.verdict {

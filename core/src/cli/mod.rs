@@ -9,14 +9,17 @@ mod ask;
 mod backup;
 mod check;
 mod confirm;
+mod contract;
 mod dlq;
 mod exit;
 mod log;
 mod output;
+mod pause;
 mod query;
 mod quickstart;
 mod resume;
 mod run;
+mod test;
 mod token;
 
 use std::path::PathBuf;
@@ -73,11 +76,18 @@ enum Verb {
     Verify(backup::Verify),
     /// Make an empty data folder out of a backup
     Restore(backup::Restore),
-    /// Let a parked pipeline go on, by a choice where its cursor does not fit the log
+    /// Let a pipeline wait at its cursor, with a reason
+    Pause(pause::Args),
+    /// Let a paused or parked pipeline go on, by a choice where its cursor does not fit the log
     Resume(resume::Args),
     /// Run a read-only SQL query on a pipeline's SQLite destination
     Query(query::Args),
-    /// Look at quarantined records
+    /// Propose a contract from a sample
+    #[command(subcommand)]
+    Contract(contract::Verb),
+    /// Run an operator's own tests of contracts
+    Test(test::Args),
+    /// Look at quarantined records, deliver them again, export or purge them
     #[command(subcommand)]
     Dlq(dlq::Verb),
     /// Make the certificate authority
@@ -121,7 +131,10 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Verify(args) => backup::verify(&args, format),
         Verb::Restore(args) => backup::restore(&load(&config)?, &args, format),
         Verb::Resume(args) => resume::resume(&load(&config)?, &args, format),
+        Verb::Pause(args) => pause::pause(&load(&config)?, &args, format),
         Verb::Query(args) => query::query(&load(&config)?, &args, format),
+        Verb::Contract(verb) => contract::dispatch(verb, format),
+        Verb::Test(args) => test::test(&load(&config)?, &args, format),
         Verb::Dlq(verb) => dlq::dispatch(&load(&config)?, verb, format),
         Verb::Ca(verb) => agent::ca(&load(&config)?, &verb),
         Verb::Agent(verb) => agent::agent(&load(&config)?, verb, format),

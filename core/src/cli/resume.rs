@@ -1,4 +1,4 @@
-//! `garam resume`: lets a parked pipeline go on, where its cursor does not fit the log by an operator's choice.
+//! `garam resume`: lets a paused or parked pipeline go on, where its cursor does not fit the log by an operator's choice.
 //!
 //! In: destination, log and metadata as they lie on disk, of a running core or a stopped one; a choice. Out: the plan; with
 //! consent a decision in the metadata, which the flow carries out when it starts next, and a running core that is asked to
@@ -63,6 +63,11 @@ struct Step {
 pub(crate) fn resume(plan: &Plan, args: &Args, format: Format) -> anyhow::Result<Exit> {
     let pipeline = choose(plan, Some(&args.pipeline))?;
     let Some(choice) = args.choice() else {
+        if super::pause::end(plan, &args.pipeline)? {
+            let value = json!({"pipeline": args.pipeline, "started": false, "paused": false});
+            output::print_text(format, &value, "a running core lets it go on within a second\n")?;
+            return Ok(Exit::Ok);
+        }
         let started = super::block_on(start(plan, &args.pipeline))?;
         output::print_text(format, &json!({"pipeline": args.pipeline, "started": started}), "")?;
         return Ok(Exit::Ok);

@@ -225,8 +225,37 @@ pub struct PipelineConfig {
     /// Longest wait to fill a batch while records keep coming. Default 1 s; at most 60 s.
     #[serde(default = "default_max_wait", with = "humantime_serde")]
     pub max_wait: Duration,
+    #[serde(default)]
+    pub quarantine: QuarantineConfig,
     /// Exactly one destination: `[pipeline.NAME.to.postgres]` or `[pipeline.NAME.to.sqlite]`.
     pub to: To,
+}
+
+/// What a pipeline puts aside, and when that is too much.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct QuarantineConfig {
+    /// Most bytes on disk. When it is full the pipeline stops; at four fifths it is degraded. Default 1 GiB; at least 64 MiB.
+    pub quota: ByteSize,
+    /// The pipeline is degraded while something waits for longer. Nothing is ever removed for its age. Default 30 days.
+    #[serde(with = "humantime_serde")]
+    pub max_age: Duration,
+    /// A batch of which a larger share breaks the contract stops the pipeline with one error instead of being put aside, if
+    /// that are at least `max_share_from` records. Default 0.5; 0 to 1, 1 is never.
+    pub max_share: f64,
+    /// Default 100; 1 and more.
+    pub max_share_from: u64,
+}
+
+impl Default for QuarantineConfig {
+    fn default() -> Self {
+        Self {
+            quota: ByteSize::gib(1),
+            max_age: Duration::from_secs(30 * 24 * 3600),
+            max_share: 0.5,
+            max_share_from: 100,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]

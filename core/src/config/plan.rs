@@ -12,7 +12,7 @@ use garam_stage::Contract;
 
 use super::{
     Config, ConfigError, GatewayConfig, LogConfig, OnFull, PipelineConfig, PkiConfig, PolicyConfig,
-    Start, StreamConfig, To,
+    QuarantineConfig, Start, StreamConfig, To,
 };
 
 /// What the core will do, as `garam check` prints it.
@@ -57,6 +57,7 @@ pub struct PipelinePlan {
     pub start: Start,
     pub max_rows: u32,
     pub max_wait: Duration,
+    pub quarantine: QuarantineConfig,
     pub sink: SinkConfig,
 }
 
@@ -215,6 +216,14 @@ fn check_pipeline(
     if pipeline.max_wait > Duration::from_secs(60) {
         return invalid(&key("max_wait"), "more than 60s".into());
     }
+    let quarantine = pipeline.quarantine;
+    bounds(&key("quarantine.quota"), quarantine.quota, ByteSize::mib(64), ByteSize::tib(1))?;
+    if !(0.0..=1.0).contains(&quarantine.max_share) {
+        return invalid(&key("quarantine.max_share"), "out of bounds: 0 to 1".into());
+    }
+    if quarantine.max_share_from == 0 {
+        return invalid(&key("quarantine.max_share_from"), "out of bounds: 1 and more".into());
+    }
     let sink = match pipeline.to {
         To { postgres: Some(config), sqlite: None } => SinkConfig::Postgres(Box::new(config)),
         To { postgres: None, sqlite: Some(config) } => SinkConfig::Sqlite(config),
@@ -237,6 +246,7 @@ fn check_pipeline(
         start: pipeline.start,
         max_rows: pipeline.max_rows,
         max_wait: pipeline.max_wait,
+        quarantine,
         sink,
         name,
     })

@@ -40,6 +40,23 @@ pub enum QuarantineReason {
 }
 
 impl QuarantineReason {
+    /// All of them, in the order of their numbers on disk.
+    pub const ALL: [Self; 13] = [
+        Self::Syntax,
+        Self::Shape,
+        Self::Type,
+        Self::Range,
+        Self::MissingValue,
+        Self::UnknownColumn,
+        Self::EventTime,
+        Self::TooLong,
+        Self::Undecodable,
+        Self::Refused,
+        Self::Poison,
+        Self::Pattern,
+        Self::NotAllowed,
+    ];
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Syntax => "syntax",
@@ -56,6 +73,18 @@ impl QuarantineReason {
             Self::Pattern => "pattern",
             Self::NotAllowed => "not_allowed",
         }
+    }
+}
+
+impl std::str::FromStr for QuarantineReason {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|reason| reason.name() == text);
+        found.ok_or_else(|| {
+            let all: Vec<&str> = Self::ALL.into_iter().map(Self::name).collect();
+            format!("{text:?} is no reason; there are {}", all.join(", "))
+        })
     }
 }
 

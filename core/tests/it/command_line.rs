@@ -181,3 +181,44 @@ fn completions_and_the_manual_are_printed() {
     assert!(shell.says(&["completions", "bash"]).contains("_garam"));
     assert!(shell.says(&["man"]).contains(".TH garam"));
 }
+
+#[test]
+fn contracts_are_proposed_from_a_sample_and_tested_by_their_owner() {
+    let shell = Shell::new(PIPELINE);
+    std::fs::write(shell.path().join("a.log"), "{\"id\":1,\"x\":\"y\"}\n{\"id\":2}\n\n").unwrap();
+    let proposed = shell.says(&["contract", "infer", "a.log", "--stream", "orders"]);
+    expect![[r#"
+        [stream.orders.contract]
+        format = "json"
+        [stream.orders.contract.columns]
+        id = "bigint not null"
+        x = "text"
+    "#]]
+    .assert_eq(&proposed);
+    assert_eq!(shell.fails(&["contract", "infer", "none.log"]).0, 1);
+    std::fs::write(shell.path().join("empty.log"), "").unwrap();
+    assert_eq!(shell.fails(&["contract", "infer", "empty.log"]).0, 3);
+
+    let cases = "stream = 'orders'\n\
+        [[case]]\nname = 'a row'\nrecord = '{\"id\":1,\"x\":2}'\nrow = { id = 1, _rest = '{\"x\":2}' }\n\
+        [[case]]\nrecord = '{\"id\":\"x\"}'\nreason = 'type'\ndetail = 'column id'\n";
+    std::fs::write(shell.path().join("good.toml"), cases).unwrap();
+    let told = shell.says(&["test", "good.toml", "-o", "json"]);
+    expect![[r#"
+        [{"case":"a row","file":"good.toml","ok":true,"why":null},{"case":"case 2","file":"good.toml","ok":true,"why":null}]
+    "#]]
+    .assert_eq(&told);
+    std::fs::write(
+        shell.path().join("bad.toml"),
+        cases.replace("id = 1,", "id = 2,").replace("'type'", "'range'"),
+    )
+    .unwrap();
+    let output = shell.garam(&["test", "bad.toml"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("column id: expected 2, found 1"), "{text}");
+    assert!(text.contains("put aside as type: column id: expected bigint, found \"x\""), "{text}");
+    std::fs::write(shell.path().join("odd.toml"), cases.replace("'orders'", "'other'")).unwrap();
+    let (code, text) = shell.fails(&["test", "odd.toml"]);
+    assert_eq!((code, text.as_str()), (78, "garam: odd.toml: stream other is not configured\n"));
+}

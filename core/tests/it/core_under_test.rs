@@ -55,6 +55,17 @@ impl Core {
         Self { app, plan, folder }
     }
 
+    /// Stops gracefully and starts again on the same folder, with these tables.
+    pub(crate) async fn restart_with(self, tables: &str) -> Self {
+        let Self { app, folder, .. } = self;
+        app.stop(Duration::from_secs(20)).await.unwrap();
+        drop(app);
+        let to = format!("sqlite]\npath = {:?}", folder.path().join("data.sqlite"));
+        let plan = plan(&folder, &to, "", tables);
+        let app = App::start(plan.clone()).await.unwrap();
+        Self { app, plan, folder }
+    }
+
     pub(crate) fn identity(&self, host: &str) -> PathBuf {
         let folder = self.folder.path().join(host);
         self.issue(host, DAY, &folder);

@@ -12,4 +12,5 @@ mod enrol;
 mod enrolment;
 mod newer;
 mod postgres;
+mod requeue;
 mod tree;

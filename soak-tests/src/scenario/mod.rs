@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`crash_points`] | a fault at every single call on files, of the core and of the agent |
 //! | [`cert_churn`] | certificates that are renewed, revoked, recovered and replaced under load |
+//! | [`refine`] | formats, contracts and what breaks them: put aside, mended, requeued |
 //! | [`restore`] | a core or a destination restored from an older copy |
 //! | [`outage`] | a disk without room, a destination that is locked; both come back |
 //! | [`power_loss`] | the disk is taken away under a busy core, again and again |
@@ -22,6 +23,7 @@ pub(crate) mod home;
 mod judge;
 mod outage;
 mod power_loss;
+mod refine;
 mod restore;
 mod torment;
 
@@ -63,6 +65,8 @@ pub(crate) enum Scenario {
     DestinationDown(outage::destination_down::Args),
     /// Renew, revoke, recover and replace the agent's certificate while it ships
     CertChurn(cert_churn::Args),
+    /// Map three formats onto one contract under kills, put what breaks it aside, mend it, requeue
+    Refine(refine::Args),
     #[command(flatten)]
     Files(files::Files),
 }
@@ -90,6 +94,7 @@ impl Scenario {
             Self::DestinationDown(args) => {
                 Outcome::of(&outage::destination_down::run(&args, programs).await?)
             }
+            Self::Refine(args) => Outcome::of(&refine::run(&args, programs).await?),
             Self::Files(story) => Outcome::of(&story.run(programs).await?),
             Self::PowerLoss(args) => Outcome::of(&power_loss::run(&args, programs).await?),
             Self::Steady(args) => {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use garam_flow::{Budget, FlowHooks, Progress, Stopped, Waiting};
+use garam_flow::{Budget, FlowConfig, FlowHooks, FlowLimits, Progress, Stopped, Waiting};
 use garam_proto::LogOffset;
 use garam_stage::{Failure, FailureKind, QuarantineReason, QuarantinedRecord};
 use tokio::sync::watch;
@@ -320,4 +320,22 @@ async fn an_idle_flow_says_that_it_waits_and_a_hanging_write_does_not() {
     tokio::time::sleep(60 * config().limits.idle_cursor).await;
     assert_eq!(*signs.0.lock().unwrap(), [], "silence with work in hand means stuck");
     flow.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_mostly_breaks_the_contract_stops_the_flow_and_puts_nothing_aside() {
+    let world = World::new(&[lines("good good"), lines("bad bad bad good")]);
+    let strict = |share| {
+        let config = config();
+        let limits = FlowLimits { max_bad_share: share, max_bad_from: 3, ..config.limits.clone() };
+        FlowConfig { limits, ..config }
+    };
+    let End::Failed(failure) = world.live_as(strict(0.4)).await else { panic!("it stops") };
+    assert_eq!(failure.kind, FailureKind::Schema);
+    let told = failure.to_string();
+    assert!(told.starts_with("3 of 6 records from offset 0 of app/3 on break the contract, the first with syntax: bad#"), "{told}");
+    assert!(told.ends_with("nothing was put aside: make the contract fit and restart, or raise quarantine.max_share to have them put aside"), "{told}");
+    assert!(world.lock().log.quarantined().is_empty());
+    assert!(matches!(world.live_as(strict(0.5)).await, End::Stopped(_)));
+    oracle::check(&world);
 }

@@ -9,6 +9,7 @@ mod crash;
 mod faults;
 mod oracle;
 mod random;
+mod requeue;
 mod resume;
 mod starts;
 mod world;

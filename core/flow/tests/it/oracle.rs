@@ -107,7 +107,7 @@ fn check_place(line: &str, place: Found) {
     let (delivered, put_aside, nowhere) = (once(1, 0), once(0, 1), once(0, 0));
     let allowed: &[Found] = match line.split('#').next().unwrap() {
         "good" => &[delivered],
-        "bad" | "refuse" | "refuse-later" | "panic" | "hurt" => &[put_aside],
+        "bad" | "later" | "refuse" | "refuse-later" | "panic" | "hurt" => &[put_aside],
         "drop" | "stale" => &[nowhere],
         "flip" | "flop" | "sway" => &[delivered, put_aside],
         "skip" => &[delivered, nowhere],

@@ -65,6 +65,17 @@ impl Cells {
     }
 }
 
+/// All cells of a line, between commas.
+pub(super) fn cells_of(line: &str) -> Option<Vec<Option<String>>> {
+    let (mut cells, mut rest) = (Vec::new(), Some(line));
+    while let Some(from) = rest {
+        let (cell, behind) = quoted_or_bare(from, ',').ok()?;
+        cells.push(cell.map(Cow::into_owned));
+        rest = behind;
+    }
+    Some(cells)
+}
+
 /// The first cell, and what stands behind its delimiter, if there is one.
 fn quoted_or_bare(text: &str, delimiter: char) -> Result<(Cell<'_>, Option<&str>), Reject> {
     let Some(inside) = text.strip_prefix('"') else {

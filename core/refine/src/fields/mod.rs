@@ -156,6 +156,21 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// A line's keys and values, where it is logfmt.
+pub(crate) fn logfmt_of(line: &str) -> Option<Vec<(String, Option<String>)>> {
+    let mut found = Vec::new();
+    let put = |name: &str, text: Option<Cow<'_, str>>| {
+        found.push((name.to_owned(), text.map(Cow::into_owned)));
+        Ok(())
+    };
+    logfmt::split(line, put).is_ok().then_some(found)
+}
+
+/// A line's cells between commas.
+pub(crate) fn cells_of(line: &str) -> Option<Vec<Option<String>>> {
+    delimited::cells_of(line)
+}
+
 /// Bounds what a hostile record costs.
 const MOST_UNKNOWN: usize = 1_000;
 

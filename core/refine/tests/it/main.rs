@@ -4,6 +4,7 @@
 
 mod batch;
 mod fields;
+mod infer;
 mod json;
 mod line;
 mod partition;

@@ -17,12 +17,14 @@ use tokio::sync::mpsc;
 use super::build::Pipeline;
 use super::tap;
 use crate::actors::Slot;
+use crate::actors::gate::Gate;
+use crate::actors::requeue::Front;
 use crate::admin::answers::{
     AgentAnswer, LagAnswer, PartitionLag, PipelineAnswer, StatusAnswer, StreamAnswer, Verdict,
 };
 use crate::admin::metrics::{Exposition, Kind};
 use crate::admin::{Observe, Resumed, TapRequest};
-use crate::config::Plan;
+use crate::config::{Plan, QuarantineConfig};
 use crate::gateway::{Door, wall_clock_us};
 use crate::supervise::{ControlError, Snapshot, State, SupervisionHandle};
 
@@ -46,6 +48,17 @@ struct Watched {
     /// The names under which its flows pin the log.
     readers: Vec<String>,
     flows: Vec<(PartitionId, Arc<FlowStats>)>,
+    quarantine: Aside,
+    gate: Arc<Gate>,
+}
+
+/// What a pipeline put aside, and its way back.
+struct Aside {
+    stream: StreamName,
+    front: Arc<Front>,
+    limits: QuarantineConfig,
+    /// The requeue lane.
+    again: Arc<FlowStats>,
 }
 
 impl Observed {
@@ -67,6 +80,13 @@ impl Observed {
                 .iter()
                 .map(|part| (part.config.input.clone(), Arc::clone(&part.stats)))
                 .collect(),
+            gate: Arc::clone(&pipeline.gate),
+            quarantine: Aside {
+                stream: pipeline.quarantine.clone(),
+                front: Arc::clone(&pipeline.front),
+                limits: pipeline.plan.quarantine.clone(),
+                again: Arc::clone(&pipeline.lane.stats),
+            },
         });
         Self {
             started: Instant::now(),
@@ -159,13 +179,22 @@ impl Observed {
             .iter()
             .filter_map(|(_, stats)| stats.cursor())
             .map(|cursor| cursor.counters);
-        let sum = counters.fold(Counters::default(), add);
+        let pause = watched.gate.pause();
+        let again = watched.quarantine.again.cursor().map(|cursor| cursor.counters);
+        let requeued = again.as_ref().map_or(0, |counters| counters.records_in);
+        let sum = counters.chain(again).fold(Counters::default(), add);
         PipelineAnswer {
             name: watched.name.clone(),
             stream: watched.stream.to_string(),
             destination: watched.destination.clone(),
-            state: state_of(tree, &format!("data/pipelines/{}", watched.name)),
+            state: match &pause {
+                Some(_) => "paused".into(),
+                None => state_of(tree, &format!("data/pipelines/{}", watched.name)),
+            },
+            paused: pause.map(|pause| pause.reason),
             records_in: sum.records_in,
+            requeued,
+            waiting: watched.quarantine.front.waiting().0,
             delivered: sum.delivered,
             quarantined: sum.quarantined,
             dropped: sum.dropped_total(),
@@ -193,9 +222,11 @@ impl Observe for Observed {
             why.extend(self.left_behind(partition));
         }
         for watched in &self.pipelines {
-            if watched.flows.iter().any(|(_, stats)| stats.cursor().is_none()) {
+            let is_paused = watched.gate.pause().is_some();
+            if !is_paused && watched.flows.iter().any(|(_, stats)| stats.cursor().is_none()) {
                 why.push(format!("pipeline {} has not begun to deliver", watched.name));
             }
+            why.extend(watched.quarantine.alarms(&watched.name, &stats));
         }
         let sessions = self.door.peek().map(|door| door.sessions.list()).unwrap_or_default();
         let agents = sessions.into_iter().map(|session| AgentAnswer {
@@ -270,6 +301,31 @@ impl Observe for Observed {
         let log = self.log.peek().ok_or("the log is being opened")?;
         let partitions = watched.flows.iter().map(|(partition, _)| partition.clone()).collect();
         tap::open(log, partitions, Arc::clone(&watched.refiner), request).await.map(Some)
+    }
+}
+
+impl Aside {
+    /// What an operator must act on before the pipeline stops for it, or because it was forgotten.
+    fn alarms(&self, pipeline: &str, stats: &[PartitionStats]) -> Vec<String> {
+        let mut alarms = Vec::new();
+        let bytes: u64 =
+            stats.iter().filter(|s| s.partition.stream == self.stream).map(|s| s.bytes).sum();
+        let quota = self.limits.quota.as_u64();
+        if bytes >= quota / 5 * 4 {
+            alarms.push(format!(
+                "quarantine of {pipeline}: {bytes} of {quota} bytes are used, the pipeline stops when it is full: \
+                 requeue or purge, or raise quarantine.quota"
+            ));
+        }
+        let (waiting, since_us) = self.front.waiting();
+        let age_us = since_us.map_or(0, |since| wall_clock_us().saturating_sub(since));
+        let age_s = u64::try_from(age_us / 1_000_000).unwrap_or(0);
+        if age_s > self.limits.max_age.as_secs() {
+            alarms.push(format!(
+                "quarantine of {pipeline}: {waiting} records wait, the oldest for {age_s} s: requeue or purge them"
+            ));
+        }
+        alarms
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use garam_flow::quarantine_stream;
+use garam_flow::{quarantine_stream, requeue_stream, taken_origin};
 use garam_log::{
     Ancestor, Append, AppendBody, Appended, Bounds, Claim, Claimed, Entry, EntryBody, Fingerprint,
     Log, LogError, LogReader, OriginState, Ticket,
@@ -70,8 +70,13 @@ struct Unsynced {
 impl LogState {
     pub(crate) fn new(items: &[Item]) -> Self {
         let quarantine = PartitionId { stream: quarantine_stream(PIPELINE), index: 0 };
-        let partitions =
-            [(input(), Partition::new(1)), (quarantine, Partition::new(2))].into_iter().collect();
+        let requeue = PartitionId { stream: requeue_stream(PIPELINE), index: 0 };
+        let partitions = [
+            (input(), Partition::new(1)),
+            (quarantine, Partition::new(2)),
+            (requeue, Partition::new(3)),
+        ];
+        let partitions = partitions.into_iter().collect();
         let mut log = Self {
             partitions,
             items: Vec::new(),
@@ -125,6 +130,10 @@ impl LogState {
         self.partitions[&input()].end()
     }
 
+    pub(crate) fn requeue_end(&self) -> LogOffset {
+        self.partitions[&PartitionId { stream: requeue_stream(PIPELINE), index: 0 }].end()
+    }
+
     pub(crate) fn forget_unsynced(&mut self) {
         self.partitions.values_mut().for_each(Partition::forget_unsynced);
     }
@@ -134,6 +143,9 @@ impl LogState {
         let mut found = Vec::new();
         for entry in &self.quarantine().entries {
             let EntryBody::Block { header, payload } = &entry.body else { continue };
+            if entry.origin.origin == taken_origin(PIPELINE) {
+                continue;
+            }
             for record in garam_proto::records(header, payload).unwrap() {
                 let (name, bytes) = QuarantinedRecord::decode(&record.bytes).unwrap();
                 found.push((entry.offset, name, bytes.to_vec()));

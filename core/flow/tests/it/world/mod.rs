@@ -12,7 +12,10 @@ mod refiner;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use garam_flow::{Flow, FlowConfig, FlowHooks, FlowLimits, Start, Stopped};
+use garam_flow::{
+    Done, Flow, FlowConfig, FlowHooks, FlowLimits, Lane, NoProgress, Oldest, Request, RequestId,
+    Start, Stopped, carry_out, oldest_waiting, requeue_stream,
+};
 use garam_proto::{LogOffset, PartitionId, PipelineId, StreamName};
 use garam_stage::{Cursor, Failure, PlanId};
 use tokio::sync::{Notify, watch};
@@ -38,6 +41,8 @@ pub(crate) struct State {
     pub(crate) log: LogState,
     pub(crate) destination: DestinationState,
     pub(crate) memory: MemoryState,
+    /// The requeue lane is what flows now: destination and memory are its own, and what is wrong with records is mended.
+    pub(crate) requeues: bool,
 }
 
 /// How a life ended.
@@ -64,6 +69,7 @@ impl World {
             log: LogState::new(items),
             destination: DestinationState::default(),
             memory: MemoryState::default(),
+            requeues: false,
         };
         Arc::new(Self { state: Mutex::new(state), changed: Notify::new() })
     }
@@ -135,7 +141,7 @@ impl World {
         Flow::new(
             config,
             Arc::new(log::FakeLog { world: Arc::clone(self), life }),
-            Arc::new(refiner::FakeRefiner { life }),
+            Arc::new(refiner::FakeRefiner { life, mended: self.lock().requeues }),
             Box::new(destination::FakeDestination { world: Arc::clone(self), life }),
             Arc::new(memory::FakeMemory { world: Arc::clone(self), life }),
             hooks,
@@ -173,6 +179,35 @@ impl World {
         end
     }
 
+    /// From here on the requeue lane flows, into an empty table. Gives what the pipeline's own lane delivered.
+    pub(crate) fn turn_to_requeue(&self) -> DestinationState {
+        let mut state = self.lock();
+        state.requeues = true;
+        state.memory = MemoryState::default();
+        std::mem::take(&mut state.destination)
+    }
+
+    /// Carries a request out in a life of its own; `None`: crashed.
+    pub(crate) async fn carry_out(self: &Arc<Self>, request: &Request) -> Option<Done> {
+        let life = self.be_born();
+        let log = log::FakeLog { world: Arc::clone(self), life };
+        let done = tokio::select! {
+            done = carry_out(&log, request, &NoProgress, || 0) => Some(done.unwrap()),
+            () = self.eventually(|state| !state.alive.contains(&life)) => None,
+        };
+        self.die(life);
+        done
+    }
+
+    /// What waits in the quarantine.
+    pub(crate) async fn oldest(self: &Arc<Self>, undone: &[RequestId]) -> Oldest {
+        let life = self.be_born();
+        let log = log::FakeLog { world: Arc::clone(self), life };
+        let oldest = oldest_waiting(&log, PIPELINE, undone, &NoProgress).await.unwrap();
+        self.die(life);
+        oldest
+    }
+
     /// Lives again and again until everything is delivered. Bounded: a world that never gets there is a failed test.
     pub(crate) async fn live_on(self: &Arc<Self>) -> Cursor {
         for _ in 0..50 {
@@ -190,7 +225,7 @@ impl State {
     /// Whether the destination stands at the end of the input.
     pub(crate) fn done(&self) -> bool {
         let next = self.destination.durable_cursor().map(|cursor| cursor.next);
-        next == Some(self.log.end())
+        next == Some(if self.requeues { self.log.requeue_end() } else { self.log.end() })
     }
 }
 
@@ -198,6 +233,12 @@ impl State {
 pub(crate) fn config() -> FlowConfig {
     let limits = FlowLimits { max_rows: 6, ..FlowLimits::default() };
     FlowConfig { limits, ..FlowConfig::new(PIPELINE, input(), PlanId(1), Start::Earliest) }
+}
+
+/// The same for the requeue lane.
+pub(crate) fn requeue_config() -> FlowConfig {
+    let input = PartitionId { stream: requeue_stream(PIPELINE), index: 0 };
+    FlowConfig { input, lane: Lane::Requeue, ..config() }
 }
 
 pub(crate) fn offset(at: usize) -> LogOffset {

@@ -11,6 +11,8 @@ use garam_stage::{
 
 pub(crate) struct FakeRefiner {
     pub(crate) life: u64,
+    /// What was wrong with the contract is mended.
+    pub(crate) mended: bool,
 }
 
 impl Refiner for FakeRefiner {
@@ -29,6 +31,7 @@ impl Refiner for FakeRefiner {
                     BadRecord { at, reason: QuarantineReason::Syntax, detail: text.into() };
                 match text.split('#').next().unwrap() {
                     "bad" => bad.push(put_aside),
+                    "later" if !self.mended => bad.push(put_aside),
                     "flip" if odd => bad.push(put_aside),
                     "flop" if !odd => bad.push(put_aside),
                     "drop" => dropped.push((at, DropReason::Filtered)),
