@@ -95,10 +95,13 @@ async fn what_was_put_aside_is_delivered_once_after_the_contract_is_mended() {
     let core = core.restart_with(LENIENT).await;
     waits(&core, 1).await;
     core.delivered(&["1", "3", "7"]).await;
-    let status: Value = serde_json::from_str(&core.ask("/v1/status").await.1).unwrap();
-    let pipeline = &status["pipelines"][0];
-    let figures = ["records_in", "requeued", "delivered", "quarantined"];
-    assert_eq!(figures.map(|figure| pipeline[figure].as_u64().unwrap()), [7, 3, 3, 4]);
+    let figures = || async {
+        let status: Value = serde_json::from_str(&core.ask("/v1/status").await.1).unwrap();
+        let pipeline = &status["pipelines"][0];
+        let figures = ["records_in", "requeued", "delivered", "quarantined"];
+        figures.map(|figure| pipeline[figure].as_u64().unwrap()) == [7, 3, 3, 4]
+    };
+    core.eventually("both lanes are counted", figures).await;
 
     let requests = json(&core, LENIENT, &["dlq", "requests", "p"]);
     let states: Vec<_> = requests.as_array().unwrap().iter().map(|r| r["state"].clone()).collect();
