@@ -49,7 +49,8 @@ pub(crate) struct Calls {
 }
 
 impl Tracing {
-    fn command(&self, program: &Path) -> anyhow::Result<Command> {
+    /// The program as it is called, without arguments of its own.
+    pub(crate) fn command(&self, program: &Path) -> anyhow::Result<Command> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("trace").arg("--report").arg(&self.report);
         for state in &self.state {
