@@ -134,15 +134,6 @@ impl Registrar {
         }
     }
 
-    /// Notes that an agent wanted what it may not.
-    pub async fn deny(&self, what: &'static str, identity: &PeerIdentity, peer: IpAddr, why: &str) {
-        self.stats.denied.fetch_add(1, Ordering::Relaxed);
-        tracing::warn!(%peer, host = identity.host, agent = %identity.agent, what, why, "denied");
-        let event = Event::new(what, Outcome::Refused).with("agent", identity.agent);
-        let event = event.with("host", &identity.host).with("peer", peer);
-        self.audit.record(event.with("generation", identity.generation).with("why", why)).await;
-    }
-
     pub fn is_revoked(&self, agent: AgentId, generation: u64) -> bool {
         let revoked = self.revoked.lock().unwrap_or_else(PoisonError::into_inner);
         revoked.get(&agent).is_some_and(|&through| generation <= through)
