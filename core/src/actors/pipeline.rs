@@ -6,9 +6,10 @@ use arrow_schema::SchemaRef;
 use garam_flow::{Budget, Flow, FlowConfig, FlowHooks, FlowStats, Waiting};
 use garam_log::EmbeddedLog;
 use garam_sink::SinkConfig;
-use garam_stage::{CursorMemory, Refiner};
+use garam_stage::{CursorMemory, QuarantinedRecord, Refiner};
 
 use super::Slot;
+use crate::enrol::Registrar;
 use crate::supervise::{Context, Factory, Fault, Progress, factory};
 
 /// What a flow is made of.
@@ -22,6 +23,8 @@ pub struct FlowRoom {
     pub stats: Arc<FlowStats>,
     pub budget: Budget,
     pub log: Slot<EmbeddedLog>,
+    /// Hears of blocks that do not decode.
+    pub registrar: Arc<Registrar>,
 }
 
 pub fn flow(room: FlowRoom) -> Factory {
@@ -35,11 +38,23 @@ async fn run(room: FlowRoom, context: Context) -> Result<(), Fault> {
         stats: room.stats,
         progress: Arc::new(SignsOfLife(context.progress.clone())),
         budget: room.budget,
+        undecodable: note_undecodable(room.registrar),
         ..FlowHooks::default()
     };
     let flow = Flow::new(room.config, log, room.refiner, destination, room.memory, hooks);
     flow.run(context.stop.clone()).await?;
     Ok(())
+}
+
+/// A line in the audit log for each; the flow does not wait for it.
+fn note_undecodable(registrar: Arc<Registrar>) -> Arc<dyn Fn(&QuarantinedRecord) + Send + Sync> {
+    Arc::new(move |record| {
+        let (registrar, record) = (Arc::clone(&registrar), record.clone());
+        tokio::spawn(async move {
+            let QuarantinedRecord { origin, host, stream, detail, .. } = record;
+            registrar.undecodable(origin.agent, &host, stream.as_str(), &detail).await;
+        });
+    })
 }
 
 /// What the flow says about itself, in the supervisor's words.

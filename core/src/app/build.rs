@@ -137,6 +137,7 @@ pub(super) fn rooms(
     log_slot: &Slot<EmbeddedLog>,
 ) -> Rooms {
     let budget = Budget::default();
+    let registrar = Arc::clone(&ports.gateway.registrar);
     let pipelines = pipelines.iter().map(|pipeline| PipelineRoom {
         name: pipeline.name.clone(),
         parts: pipeline
@@ -152,6 +153,7 @@ pub(super) fn rooms(
                     stats: Arc::clone(&part.stats),
                     budget: budget.clone(),
                     log: log_slot.clone(),
+                    registrar: Arc::clone(&registrar),
                 };
                 (format!("p{}", part.config.input.index), flow(room))
             })

@@ -169,7 +169,7 @@ mod tests {
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let told: u64 = lines.iter().map(|line| line["suppressed"].as_u64().unwrap_or(0)).sum();
         let refused =
-            |what| lines.iter().filter(|l| l["outcome"] == "refused" && l["what"] == what);
+            |what| lines.iter().filter(move |l| l["outcome"] == "refused" && l["what"] == what);
         let flood = refused("enrol").count() as u64;
         assert!((10..60).contains(&flood), "{flood} lines");
         assert_eq!(flood + told, 100);

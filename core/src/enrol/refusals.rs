@@ -31,7 +31,7 @@ impl Registrar {
         let event = event.with("host", &identity.host).with("peer", peer);
         let event = event.with("generation", identity.generation).with("why", why);
         if self.audit.record(event).await {
-            tracing::warn!(%peer, host = identity.host, agent = %identity.agent, what, why, "denied");
+            tracing::warn!(%peer, host = identity.host, agent = %identity.agent, what, why, "an agent is refused");
         }
     }
 

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`crash_points`] | a fault at every single call on files, of the core and of the agent |
 //! | [`cert_churn`] | certificates that are renewed, revoked, recovered and replaced under load |
+//! | [`hostile`] | every bad peer against the doors, while an honest agent ships |
 //! | [`restore`] | a core or a destination restored from an older copy |
 //! | [`outage`] | a disk without room, a destination that is locked; both come back |
 //! | [`power_loss`] | the disk is taken away under a busy core, again and again |
@@ -19,6 +20,7 @@ mod crash_points;
 mod files;
 mod findings;
 pub(crate) mod home;
+mod hostile;
 mod judge;
 mod outage;
 mod power_loss;
@@ -63,6 +65,8 @@ pub(crate) enum Scenario {
     DestinationDown(outage::destination_down::Args),
     /// Renew, revoke, recover and replace the agent's certificate while it ships
     CertChurn(cert_churn::Args),
+    /// Every bad peer against the gateway and the enrolment port, while an honest agent ships
+    Hostile(hostile::Args),
     #[command(flatten)]
     Files(files::Files),
 }
@@ -86,6 +90,7 @@ impl Scenario {
                 Outcome::of(&restore::run(Lost::DestinationTooOld, &args, programs).await?)
             }
             Self::CertChurn(args) => Outcome::of(&cert_churn::run(&args, programs).await?),
+            Self::Hostile(args) => Outcome::of(&hostile::run(&args, programs).await?),
             Self::DiskFull(args) => Outcome::of(&outage::disk_full::run(&args, programs).await?),
             Self::DestinationDown(args) => {
                 Outcome::of(&outage::destination_down::run(&args, programs).await?)

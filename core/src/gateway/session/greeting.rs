@@ -110,7 +110,7 @@ async fn admit(door: &Arc<Door>, greeted: Greeted, peer: SocketAddr) -> Result<B
             let session = Session {
                 door: Arc::clone(door),
                 peer: peer.ip().to_canonical(),
-                pace: rights.pace(),
+                pace: door.registrar.paces.of(identity.agent, &rights),
                 rights,
                 renews: hello.features & m::FEATURE_RENEW != 0,
                 identity,
