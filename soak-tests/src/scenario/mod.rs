@@ -7,20 +7,20 @@
 //! | file | subject |
 //! |---|---|
 //! | [`crash_points`] | a fault at every single call on files, of the core and of the agent |
-//! | [`cert_churn`] | certificates that are renewed, revoked, recovered and replaced under load |
 //! | [`hostile`] | every bad peer against the doors, while an honest agent ships |
+//! | [`identity`] | how hosts become agents and stay so: certificates under load, enrolments that are cut |
 //! | [`restore`] | a core or a destination restored from an older copy |
 //! | [`outage`] | a disk without room, a destination that is locked; both come back |
 //! | [`power_loss`] | the disk is taken away under a busy core, again and again |
 //! | [`files`] | what files do on bad days: the stories of `docs/scenarios.md` |
-//! | [`torment`] | kills, cut links and lost state, at seeded moments of a busy run |
+//! | [`torment`] | kills, cut links, lost state and wrong clocks, at seeded moments of a busy run |
 
-mod cert_churn;
 mod crash_points;
 mod files;
 mod findings;
 pub(crate) mod home;
 mod hostile;
+mod identity;
 mod judge;
 mod outage;
 mod power_loss;
@@ -49,6 +49,8 @@ pub(crate) enum Scenario {
     LinkCut(torment::Args),
     /// Kill the agent and remove its state while files rotate
     AgentStateLost(torment::Args),
+    /// Set the wall clocks of the core and the agent forward and back, by minutes and by years
+    ClocksJump(torment::Args),
     /// Kill, or fail, at every single call with which the core or the agent changes its files
     CrashPoints(crash_points::Args),
     /// Lose the core while records go on, and restore it from an older backup
@@ -63,10 +65,12 @@ pub(crate) enum Scenario {
     DiskFull(outage::Args),
     /// Lock a destination until its stream's quota is used up, beside one that must not notice
     DestinationDown(outage::destination_down::Args),
-    /// Renew, revoke, recover and replace the agent's certificate while it ships
-    CertChurn(cert_churn::Args),
     /// Every bad peer against the gateway and the enrolment port, while an honest agent ships
     Hostile(hostile::Args),
+    /// Renew, revoke, recover and replace the agent's certificate while it ships
+    CertChurn(identity::cert_churn::Args),
+    /// Kill an enrolment at every single call on files, and enrol again with the same token
+    EnrolKilled(identity::enrol_killed::Args),
     #[command(flatten)]
     Files(files::Files),
 }
@@ -89,8 +93,13 @@ impl Scenario {
             Self::RestoreDestinationTooOld(args) => {
                 Outcome::of(&restore::run(Lost::DestinationTooOld, &args, programs).await?)
             }
-            Self::CertChurn(args) => Outcome::of(&cert_churn::run(&args, programs).await?),
             Self::Hostile(args) => Outcome::of(&hostile::run(&args, programs).await?),
+            Self::CertChurn(args) => {
+                Outcome::of(&identity::cert_churn::run(&args, programs).await?)
+            }
+            Self::EnrolKilled(args) => {
+                Outcome::of(&identity::enrol_killed::run(&args, programs).await?)
+            }
             Self::DiskFull(args) => Outcome::of(&outage::disk_full::run(&args, programs).await?),
             Self::DestinationDown(args) => {
                 Outcome::of(&outage::destination_down::run(&args, programs).await?)
@@ -108,6 +117,9 @@ impl Scenario {
             }
             Self::LinkCut(args) => {
                 Outcome::of(&torment::run(Torment::LinkCut, &args, programs).await?)
+            }
+            Self::ClocksJump(args) => {
+                Outcome::of(&torment::run(Torment::ClocksJump, &args, programs).await?)
             }
             Self::AgentStateLost(args) => {
                 Outcome::of(&torment::run(Torment::AgentStateLost, &args, programs).await?)

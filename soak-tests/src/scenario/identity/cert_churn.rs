@@ -7,24 +7,22 @@
 //! (the core's own tests).
 
 use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
-use tokio::process::Command;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::Verdict;
-use super::findings::{self, Errors};
-use super::home::{Home, Place};
-use super::judge;
+use super::host::Host;
 use crate::admin;
 use crate::cli::say;
 use crate::database;
 use crate::generate::Generator;
-use crate::ground::{Ground, Programs, free_port};
+use crate::ground::{Ground, Programs};
 use crate::rig::Rig;
+use crate::scenario::findings::{self, Errors};
+use crate::scenario::home::{Home, Place};
+use crate::scenario::{Verdict, judge};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -91,7 +89,7 @@ pub(crate) async fn run(args: &Args, programs: Programs) -> anyhow::Result<Repor
 }
 
 async fn play(args: &Args, rig: &mut Rig) -> anyhow::Result<Report> {
-    let host = Host::prepare(&rig.ground)?;
+    let host = Host::prepare(&rig.ground, LIFE)?;
     rig.ground.garam(&["ca", "init", "--label", "soak"]).await?;
     rig.start_core()?;
     rig.core_ready().await?;
@@ -170,50 +168,6 @@ async fn revoke(rig: &mut Rig) -> anyhow::Result<Duration> {
         sleep(GLANCE).await;
     }
     Ok(revoked.elapsed())
-}
-
-/// The host that enrols.
-struct Host {
-    core: String,
-    token: PathBuf,
-}
-
-impl Host {
-    /// Writes the configurations.
-    fn prepare(ground: &Ground) -> anyhow::Result<Self> {
-        let port = free_port(&[ground.gateway, ground.admin])?;
-        ground.write_core("", &[ground.pipe()])?;
-        let more = ground.dir.join("conf.d");
-        std::fs::create_dir_all(&more)?;
-        let text = format!(
-            "[gateway]\nenrol_listen = \"{port}\"\n\n[pki]\nagent_life = \"{}s\"\n\n\
-             [policy.soak]\nstreams = [\"soak\"]\n",
-            LIFE.as_secs()
-        );
-        std::fs::write(more.join("enrol.toml"), text)?;
-        ground.write_agent(ground.gateway, &format!("enrol_port = {}\n", port.port()))?;
-        Ok(Self { core: port.to_string(), token: ground.dir.join("token") })
-    }
-
-    /// From a fresh token to an identity.
-    async fn enrol(&self, ground: &Ground, whom: &[&str]) -> anyhow::Result<()> {
-        let file = self.token.to_str().context("the work folder's name is no UTF-8")?;
-        let verb = ["token", "create", "--policy", "soak", "--out", file];
-        ground.garam(&[&verb[..], whom].concat()).await?;
-        let output = Command::new(&ground.programs.agent)
-            .args(["enrol", "--force", "--core", &self.core, "--token-file", file, "--config"])
-            .arg(&ground.agent_config)
-            .output()
-            .await?;
-        std::fs::remove_file(&self.token)?;
-        anyhow::ensure!(
-            output.status.success(),
-            "garam-agent enrol ended with {}: {}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
-        Ok(())
-    }
 }
 
 /// A line of the audit log, as far as it is needed.
