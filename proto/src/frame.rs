@@ -30,8 +30,10 @@ impl FrameLimits {
     /// Before the peer has said a valid `Hello`.
     pub const GREETING: Self = Self { max_header: 4 * 1024, max_payload: 0 };
     /// In a running session, unless `Welcome` says less.
-    pub const SESSION: Self =
-        Self { max_header: crate::bin::HEADER_LIMIT as u32, max_payload: 2 * 1024 * 1024 };
+    pub const SESSION: Self = Self {
+        max_header: crate::bin::HEADER_LIMIT as u32,
+        max_payload: crate::message::MAX_PART as u32,
+    };
 }
 
 /// One frame as received: slices of the read buffer, nothing copied.

@@ -42,7 +42,7 @@ pub const MAX_CSR: usize = 8 * 1024;
 /// The most queries in one `Open` and the most answers in one `OpenAck`: as many as fit into a header even when every
 /// path is as long as a path can be (4 096 bytes).
 pub const MAX_OPENS: usize = 32;
-/// The most marks in one `Ack`; see [`Ack::batches`].
+/// The most marks in one `Ack`.
 pub const MAX_MARKS: usize = 4096;
 /// The most bytes of one payload frame; larger payloads follow in `Part` frames.
 pub const MAX_PART: usize = 1024 * 1024;
@@ -187,13 +187,6 @@ pub struct SlotMark {
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Ack {
     pub marks: Vec<SlotMark>,
-}
-
-impl Ack {
-    /// The marks in as few messages as the header limit allows.
-    pub fn batches(marks: &[SlotMark]) -> impl Iterator<Item = Self> {
-        marks.chunks(MAX_MARKS).map(|marks| Self { marks: marks.to_vec() })
-    }
 }
 
 /// "Begin again at this mark": the agent re-cuts from there, under this answer.

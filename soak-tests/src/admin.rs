@@ -98,9 +98,19 @@ pub(crate) async fn status(admin: SocketAddr) -> anyhow::Result<Status> {
 
 /// How many records were made durable since the core started, over all partitions.
 pub(crate) async fn appended_records(admin: SocketAddr) -> anyhow::Result<u64> {
+    sum(admin, "garam_log_appended_records_total{").await
+}
+
+/// How many payload bytes of a stream were made durable since the core started.
+pub(crate) async fn appended_bytes(admin: SocketAddr, stream: &str) -> anyhow::Result<u64> {
+    sum(admin, &format!("garam_log_appended_bytes_total{{stream=\"{stream}\"")).await
+}
+
+/// The values of all lines that begin like this.
+async fn sum(admin: SocketAddr, beginning: &str) -> anyhow::Result<u64> {
     let (code, body) = get(admin, "/metrics").await?;
     anyhow::ensure!(code == 200, "/metrics answers {code}");
-    let values = body.lines().filter(|line| line.starts_with("garam_log_appended_records_total{"));
+    let values = body.lines().filter(|line| line.starts_with(beginning));
     values.map(|line| line.rsplit(' ').next().unwrap_or_default().parse()).try_fold(0, |sum, n| {
         let n: u64 = n.context("/metrics is not what it was")?;
         Ok(sum + n)

@@ -65,7 +65,12 @@ impl Deliverer<'_> {
             return Ok(());
         }
         self.quarantine.put(&exhibits).await?;
-        exhibits.iter().for_each(|exhibit| self.fresh.add(exhibit.record.at()));
+        for Exhibit { record, .. } in &exhibits {
+            self.fresh.add(record.at());
+            if record.reason == QuarantineReason::Undecodable {
+                (self.context.hooks.undecodable)(record);
+            }
+        }
         tracing::debug!(input = %self.context.config.input, records = exhibits.len(), "put aside");
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use garam_proto::LogOffset;
-use garam_stage::{Cursor, Failure};
+use garam_stage::{Cursor, Failure, QuarantinedRecord};
 
 use crate::budget::Budget;
 
@@ -54,6 +54,8 @@ pub struct FlowHooks {
     pub stats: Arc<FlowStats>,
     pub progress: Arc<dyn Progress>,
     pub budget: Budget,
+    /// Hears of each block that did not decode, once it is durable in the quarantine. After a crash in between: once more.
+    pub undecodable: Arc<dyn Fn(&QuarantinedRecord) + Send + Sync>,
     /// Wall clock in microseconds since the epoch: stamps quarantine entries, decides nothing.
     pub now_us: fn() -> i64,
 }
@@ -64,6 +66,7 @@ impl Default for FlowHooks {
             stats: Arc::default(),
             progress: Arc::new(NoProgress),
             budget: Budget::default(),
+            undecodable: Arc::new(|_| {}),
             now_us: wall_clock,
         }
     }

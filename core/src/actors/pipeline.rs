@@ -7,11 +7,12 @@ use arrow_schema::SchemaRef;
 use garam_flow::{Budget, Flow, FlowConfig, FlowHooks, FlowStats, Waiting};
 use garam_log::EmbeddedLog;
 use garam_sink::SinkConfig;
-use garam_stage::{CursorMemory, Refiner};
+use garam_stage::{CursorMemory, QuarantinedRecord, Refiner};
 use tokio::sync::watch;
 
 use super::Slot;
 use super::gate::Gate;
+use crate::enrol::Registrar;
 use crate::supervise::{Context, Factory, Fault, Progress, factory};
 
 /// What a flow is made of.
@@ -26,6 +27,8 @@ pub struct FlowRoom {
     pub budget: Budget,
     pub log: Slot<EmbeddedLog>,
     pub gate: Arc<Gate>,
+    /// Hears of blocks that do not decode.
+    pub registrar: Arc<Registrar>,
 }
 
 pub fn flow(room: FlowRoom) -> Factory {
@@ -51,6 +54,7 @@ async fn run_open(room: FlowRoom, context: &Context) -> Result<(), Fault> {
         stats: room.stats,
         progress: Arc::new(SignsOfLife::of(&context.progress)),
         budget: room.budget,
+        undecodable: note_undecodable(room.registrar),
         ..FlowHooks::default()
     };
     let flow = Flow::new(room.config, log, room.refiner, destination, room.memory, hooks);
@@ -67,6 +71,17 @@ async fn run_open(room: FlowRoom, context: &Context) -> Result<(), Fault> {
         ended = flow.run(stopping) => ended.map(drop).map_err(Fault::from),
         never = asked => match never {},
     }
+}
+
+/// A line in the audit log for each; the flow does not wait for it.
+fn note_undecodable(registrar: Arc<Registrar>) -> Arc<dyn Fn(&QuarantinedRecord) + Send + Sync> {
+    Arc::new(move |record| {
+        let (registrar, record) = (Arc::clone(&registrar), record.clone());
+        tokio::spawn(async move {
+            let QuarantinedRecord { origin, host, stream, detail, .. } = record;
+            registrar.undecodable(origin.agent, &host, stream.as_str(), &detail).await;
+        });
+    })
 }
 
 /// What the flow says about itself, in the supervisor's words.

@@ -161,6 +161,7 @@ pub(super) fn rooms(
     log_slot: &Slot<EmbeddedLog>,
 ) -> Rooms {
     let budget = Budget::default();
+    let registrar = Arc::clone(&ports.gateway.registrar);
     let pipelines = pipelines.iter().map(|pipeline| PipelineRoom {
         name: pipeline.name.clone(),
         parts: {
@@ -174,6 +175,7 @@ pub(super) fn rooms(
                 budget: budget.clone(),
                 log: log_slot.clone(),
                 gate: Arc::clone(&pipeline.gate),
+                registrar: Arc::clone(&registrar),
             };
             let carrier = CarrierRoom {
                 pipeline: pipeline.id,

@@ -67,14 +67,29 @@ pub struct GatewayConfig {
     /// Payload bytes in flight over all agents, between socket and stable storage. Default 256 MiB; at least `window`
     /// and `max_record`.
     pub max_in_flight: ByteSize,
-    /// Connections at once. Default 4096; 1 to 65536.
+    /// The share of one agent in that; at least `window` and `max_record`, at most `max_in_flight`. Default 64 MiB, within these
+    /// bounds.
+    pub max_in_flight_per_agent: Option<ByteSize>,
+    /// Sessions at once. Default 4096; 1 to 65536.
     pub max_sessions: u32,
-    /// How long a peer may take for the TLS handshake and its greeting. Default 10 s.
+    /// Connections that are no sessions yet, waiting for their turn or in their handshake. Default 4096; 16 to 65536.
+    pub max_half_open: u32,
+    /// Of them, of one address (of v6: one /64). Default 1024; 1 to 65536.
+    pub max_half_open_per_address: u32,
+    /// Handshakes worked on at once, the others wait in the order of coming; one address has at most an eighth of them. Default 128;
+    /// 8 to 4096.
+    pub max_handshakes: u32,
+    /// How long a peer may take for its first byte, and then for the TLS handshake and its greeting. Default 10 s; 100 ms to
+    /// 10 min, like the other two.
     #[serde(with = "humantime_serde")]
     pub handshake_timeout: Duration,
     /// How long a session may be silent. Default 60 s; agents send a ping after 10 s.
     #[serde(with = "humantime_serde")]
     pub idle_timeout: Duration,
+    /// How long a frame may take from its first byte to its last, and one second more for every 64 KiB of it that have come; also how
+    /// long an agent may leave its answers unread. Default 30 s.
+    #[serde(with = "humantime_serde")]
+    pub frame_timeout: Duration,
 }
 
 impl Default for GatewayConfig {
@@ -86,9 +101,14 @@ impl Default for GatewayConfig {
             window: ByteSize::mib(8),
             max_record: ByteSize::mib(16),
             max_in_flight: ByteSize::mib(256),
+            max_in_flight_per_agent: None,
             max_sessions: 4096,
+            max_half_open: 4096,
+            max_half_open_per_address: 1024,
+            max_handshakes: 128,
             handshake_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
+            frame_timeout: Duration::from_secs(30),
         }
     }
 }

@@ -127,7 +127,23 @@ fn check_gateway(gateway: &GatewayConfig) -> Result<(), ConfigError> {
     bounds("gateway.max_record", gateway.max_record, ByteSize::kib(64), ByteSize::mib(64))?;
     let least = gateway.window.max(gateway.max_record);
     bounds("gateway.max_in_flight", gateway.max_in_flight, least, ByteSize::gib(2))?;
-    range("gateway.max_sessions", gateway.max_sessions, 1, 65_536)
+    if let Some(share) = gateway.max_in_flight_per_agent {
+        bounds("gateway.max_in_flight_per_agent", share, least, gateway.max_in_flight)?;
+    }
+    range("gateway.max_sessions", gateway.max_sessions, 1, 65_536)?;
+    range("gateway.max_half_open", gateway.max_half_open, 16, 65_536)?;
+    range("gateway.max_half_open_per_address", gateway.max_half_open_per_address, 1, 65_536)?;
+    range("gateway.max_handshakes", gateway.max_handshakes, 8, 4096)?;
+    for (key, value) in [
+        ("gateway.handshake_timeout", gateway.handshake_timeout),
+        ("gateway.idle_timeout", gateway.idle_timeout),
+        ("gateway.frame_timeout", gateway.frame_timeout),
+    ] {
+        if value < Duration::from_millis(100) || value > Duration::from_secs(600) {
+            return invalid(key, format!("{value:?} is out of bounds: 100ms to 10min"));
+        }
+    }
+    Ok(())
 }
 
 fn check_pki(pki: &PkiConfig) -> Result<(), ConfigError> {

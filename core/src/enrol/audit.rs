@@ -2,9 +2,10 @@
 //!
 //! In: events of the running core and of verbs beside it. Out: lines that are only ever appended; at 16 MiB the file is put
 //! aside as `audit.jsonl.1` and so on, the eight newest stay. Promise: what was allowed is on stable storage before the answer
-//! leaves; refusals are written at most ten times a second, the rest is counted in the next line (`suppressed`), so that a
-//! flood of strangers fills no disk. Not here: secrets, and what agents send.
+//! leaves; refusals of one `what` are written at most ten times a second, the rest is counted in the next line (`suppressed`), so
+//! that a flood of strangers fills no disk and hides nothing else. Not here: secrets, and what agents send.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -17,7 +18,7 @@ use serde_json::{Map, Value};
 
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
 const KEPT: u32 = 8;
-/// Refusals a second, and at once.
+/// Refusals of one `what` a second, and at once.
 const REFUSALS: f64 = 10.0;
 
 /// How it ended.
@@ -54,36 +55,36 @@ pub struct Audit {
     refusals: Arc<Mutex<Refusals>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Refusals {
-    left: f64,
-    at: Instant,
+    /// How many more of each `what` may be written, and when that was counted.
+    left: BTreeMap<&'static str, (f64, Instant)>,
     suppressed: u64,
 }
 
 impl Audit {
     pub fn in_folder(data_dir: &Path) -> Self {
-        let refusals = Refusals { left: REFUSALS, at: Instant::now(), suppressed: 0 };
-        Self {
-            path: data_dir.join("audit").join("audit.jsonl"),
-            refusals: Arc::new(Mutex::new(refusals)),
-        }
+        Self { path: data_dir.join("audit").join("audit.jsonl"), refusals: Arc::default() }
     }
 
     /// Writes an event without holding up the runtime. One that cannot be written is told in the log and keeps nobody from
-    /// working.
-    pub async fn record(&self, event: Event) {
+    /// working. False when it is one refusal of too many, and only counted.
+    pub async fn record(&self, event: Event) -> bool {
+        let Some(suppressed) = self.admit(&event) else { return false };
         let audit = self.clone();
-        if tokio::task::spawn_blocking(move || audit.record_now(&event)).await.is_err() {
+        if tokio::task::spawn_blocking(move || audit.write(&event, suppressed)).await.is_err() {
             tracing::error!("an audit event was not written");
         }
+        true
     }
 
     pub fn record_now(&self, event: &Event) {
-        let suppressed = match self.admit(event.outcome) {
-            Some(suppressed) => suppressed,
-            None => return,
-        };
+        if let Some(suppressed) = self.admit(event) {
+            self.write(event, suppressed);
+        }
+    }
+
+    fn write(&self, event: &Event, suppressed: u64) {
         if let Err(error) = self.append(event, suppressed) {
             tracing::error!(
                 path = %self.path.display(), %error, what = event.what,
@@ -94,18 +95,18 @@ impl Audit {
     }
 
     /// How many refusals were left out before this event; `None` leaves this one out too.
-    fn admit(&self, outcome: Outcome) -> Option<u64> {
+    fn admit(&self, event: &Event) -> Option<u64> {
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let grown = now.duration_since(refusals.at).as_secs_f64() * REFUSALS;
-        refusals.left = (refusals.left + grown).min(REFUSALS);
-        refusals.at = now;
-        if outcome == Outcome::Refused {
-            if refusals.left < 1.0 {
+        if event.outcome == Outcome::Refused {
+            let now = Instant::now();
+            let (left, at) = refusals.left.entry(event.what).or_insert((REFUSALS, now));
+            let grown = now.duration_since(*at).as_secs_f64() * REFUSALS;
+            (*left, *at) = ((*left + grown).min(REFUSALS), now);
+            if *left < 1.0 {
                 refusals.suppressed += 1;
                 return None;
             }
-            refusals.left -= 1.0;
+            *left -= 1.0;
         }
         Some(std::mem::take(&mut refusals.suppressed))
     }
@@ -161,14 +162,18 @@ mod tests {
         for _ in 0..100 {
             audit.record_now(&Event::new("enrol", Outcome::Refused).with("peer", "a\nb"));
         }
+        audit.record_now(&Event::new("session", Outcome::Refused));
         audit.record_now(&Event::new("enrol", Outcome::Allowed).with("agent", 7));
         let text = std::fs::read_to_string(folder.path().join("audit/audit.jsonl")).unwrap();
         let lines: Vec<Value> =
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let told: u64 = lines.iter().map(|line| line["suppressed"].as_u64().unwrap_or(0)).sum();
-        let refused = lines.iter().filter(|line| line["outcome"] == "refused").count() as u64;
-        assert!((10..60).contains(&refused), "{refused} lines");
-        assert_eq!(refused + told, 100);
+        let refused =
+            |what| lines.iter().filter(move |l| l["outcome"] == "refused" && l["what"] == what);
+        let flood = refused("enrol").count() as u64;
+        assert!((10..60).contains(&flood), "{flood} lines");
+        assert_eq!(flood + told, 100);
+        assert_eq!(refused("session").count(), 1, "a flood hides nothing else");
         assert_eq!(lines.last().unwrap()["agent"], "7");
     }
 

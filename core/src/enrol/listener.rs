@@ -18,16 +18,26 @@ use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureS
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::crowd::Crowd;
 use super::registrar::{Registrar, refused};
+use crate::gateway::crowd::{Bounds, Crowd, Place, Silent};
 use crate::gateway::{TlsError, told};
 use crate::pki::{ServerCertificate, peer_identity, read_certificates, validity};
 
-/// How long a host may take from its first byte to its answer.
+/// How long a host may take for its first byte, and from its turn to its answer.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// Hosts come one by one, and once in a while.
+const BOUNDS: Bounds = Bounds {
+    at_once: 128,
+    at_once_each: 16,
+    a_second: 5.0,
+    at_first: 50.0,
+    turns: 32,
+    turns_each: 8,
+};
 
 /// What the enrolment port listens with.
 pub fn acceptor(certificate: &Arc<ServerCertificate>) -> Result<TlsAcceptor, TlsError> {
@@ -57,7 +67,7 @@ pub async fn serve(
     mut stop: watch::Receiver<bool>,
     beat: impl Fn() + Send,
 ) {
-    let crowd = Crowd::default();
+    let crowd = Crowd::new(BOUNDS);
     let mut visits = tokio::task::JoinSet::new();
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     loop {
@@ -71,21 +81,18 @@ pub async fn serve(
             }
             accepted = socket.accept() => match accepted {
                 Ok((tcp, peer)) => {
-                    // Whoever comes too often is not even answered.
-                    let Some(place) = crowd.enter(peer.ip().to_canonical()) else { continue };
                     let (tls, registrar) = (tls.clone(), Arc::clone(&registrar));
-                    visits.spawn(async move {
-                        let visit = tokio::time::timeout(DEADLINE, visit(tls, tcp, peer, &registrar));
-                        let failed = match visit.await {
-                            Ok(Ok(())) => None,
-                            Ok(Err(error)) => Some(error),
-                            Err(_) => Some("not done in time".into()),
-                        };
-                        if let Some(error) = failed {
-                            tracing::debug!(%peer, error, "no enrolment");
+                    match crowd.enter(peer.ip()) {
+                        Ok(place) => {
+                            visits.spawn(serve_one(tls, tcp, peer, place, registrar));
                         }
-                        drop(place);
-                    });
+                        // Whoever comes too often is not even answered.
+                        Err(crowded) => {
+                            visits.spawn(async move {
+                                turn_away(&registrar, "connection", peer, &crowded.to_string()).await;
+                            });
+                        }
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection for enrolment");
@@ -94,6 +101,32 @@ pub async fn serve(
             },
         }
     }
+}
+
+async fn serve_one(
+    tls: TlsAcceptor,
+    tcp: TcpStream,
+    peer: SocketAddr,
+    place: Place,
+    registrar: Arc<Registrar>,
+) {
+    let _turn = match place.turn(&tcp, DEADLINE).await {
+        Ok(turn) => turn,
+        Err(Silent::Gone) => return,
+        Err(Silent::Late) => {
+            return turn_away(&registrar, "handshake", peer, "nothing was said in time").await;
+        }
+    };
+    let failed = match timeout(DEADLINE, visit(tls, tcp, peer, &registrar)).await {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error,
+        Err(_) => "not done in time".into(),
+    };
+    turn_away(&registrar, "handshake", peer, &failed).await;
+}
+
+async fn turn_away(registrar: &Registrar, what: &'static str, peer: SocketAddr, why: &str) {
+    registrar.turned_away(what, "enrol", peer.ip().to_canonical(), why).await;
 }
 
 async fn visit(

@@ -7,12 +7,12 @@
 //! Not here: files of the authority (`pki`), tables (`meta`), sessions (`gateway`), which ask here.
 //!
 //! Reading order: [`token`], [`network`] → [`registrar`] (decides) → [`rights`] (what an agent may do) → [`listener`] (the port) →
-//! [`crowd`] (limits by address) → [`audit`].
+//! [`audit`], `refusals`.
 
 pub mod audit;
-mod crowd;
 pub mod listener;
 pub mod network;
+mod refusals;
 pub mod registrar;
 pub mod rights;
 pub mod token;

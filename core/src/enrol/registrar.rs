@@ -25,7 +25,7 @@ use garam_proto::enrol::{Answer, Enrol, Issued, Recover, Refused};
 
 use super::audit::{Audit, Event, Outcome};
 use super::network::Network;
-use super::rights::Rights;
+use super::rights::{Paces, Rights};
 use super::token;
 use crate::config::{PkiConfig, Plan, PolicyPlan};
 use crate::gateway::wall_clock_us;
@@ -45,6 +45,7 @@ pub struct Registrar {
     limits: PkiConfig,
     pub audit: Audit,
     pub stats: EnrolStats,
+    pub paces: Paces,
     /// Up to which generation agents are revoked, as last read.
     revoked: Mutex<BTreeMap<AgentId, u64>>,
     /// The file as it was when they were read.
@@ -102,6 +103,7 @@ impl Registrar {
             limits: plan.pki.clone(),
             audit: Audit::in_folder(&plan.data_dir),
             stats: EnrolStats::default(),
+            paces: Paces::default(),
             revoked: Mutex::new(revoked),
             // Whatever was written since is looked at once more.
             seen: AtomicU64::new(u64::MAX),
@@ -132,15 +134,6 @@ impl Registrar {
                 Err(NotAdmitted::Denied(why))
             }
         }
-    }
-
-    /// Notes that an agent wanted what it may not.
-    pub async fn deny(&self, what: &'static str, identity: &PeerIdentity, peer: IpAddr, why: &str) {
-        self.stats.denied.fetch_add(1, Ordering::Relaxed);
-        tracing::warn!(%peer, host = identity.host, agent = %identity.agent, what, why, "denied");
-        let event = Event::new(what, Outcome::Refused).with("agent", identity.agent);
-        let event = event.with("host", &identity.host).with("peer", peer);
-        self.audit.record(event.with("generation", identity.generation).with("why", why)).await;
     }
 
     pub fn is_revoked(&self, agent: AgentId, generation: u64) -> bool {

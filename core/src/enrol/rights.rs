@@ -1,16 +1,20 @@
 //! What an agent may do: streams, bytes a second, its largest record. All by its policy, which is named in its record or, where
 //! there is none, in its certificate; never by what it says.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use garam_proto::StreamName;
+use garam_proto::{AgentId, StreamName};
 use tokio::time::Instant;
 
 use crate::config::PolicyPlan;
 
 /// The longest an agent is left waiting at a time, so that its pings are answered in between.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// Agents whose pace is remembered; beyond it those are forgotten that are not connected and owe nothing.
+const REMEMBERED: usize = 4096;
 
 /// An agent's rights. Without a policy: everything the core can do.
 #[derive(Debug, Clone, Default)]
@@ -37,9 +41,30 @@ impl Rights {
         self.policy.as_ref().and_then(|policy| policy.max_record).unwrap_or(most).min(most)
     }
 
-    pub fn pace(&self) -> Pace {
-        let rate = self.policy.as_ref().and_then(|policy| policy.rate);
-        Pace { rate, free_at: Instant::now() }
+    fn rate(&self) -> Option<u64> {
+        self.policy.as_ref().and_then(|policy| policy.rate)
+    }
+}
+
+/// The pace of every agent that has one: a new session goes on with what the one before it sent too early.
+#[derive(Debug, Default)]
+pub struct Paces {
+    known: Mutex<HashMap<AgentId, Arc<Mutex<Instant>>>>,
+}
+
+impl Paces {
+    pub fn of(&self, agent: AgentId, rights: &Rights) -> Pace {
+        let (rate, now) = (rights.rate(), Instant::now());
+        let fresh = || Arc::new(Mutex::new(now));
+        if rate.is_none() {
+            return Pace { rate, free_at: fresh() };
+        }
+        let mut known = lock(&self.known);
+        if known.len() >= REMEMBERED {
+            known.retain(|_, at| Arc::strong_count(at) > 1 || *lock(at) > now);
+        }
+        let free_at = known.entry(agent).or_insert_with(fresh);
+        Pace { rate, free_at: Arc::clone(free_at) }
     }
 }
 
@@ -48,23 +73,28 @@ impl Rights {
 pub struct Pace {
     rate: Option<u64>,
     /// When everything that was sent fits the rate.
-    free_at: Instant,
+    free_at: Arc<Mutex<Instant>>,
 }
 
 impl Pace {
-    pub fn sent(&mut self, bytes: u32) {
+    pub fn sent(&self, bytes: u32) {
         let Some(rate) = self.rate else { return };
         let takes = Duration::from_secs_f64(f64::from(bytes) / rate as f64);
-        self.free_at = self.free_at.max(Instant::now()) + takes;
+        let mut free_at = lock(&self.free_at);
+        *free_at = (*free_at).max(Instant::now()) + takes;
     }
 
     /// Until when the next frame is left unread, if it is. A second's worth may go ahead.
     pub fn resume_at(&self) -> Option<Instant> {
         self.rate?;
         let now = Instant::now();
-        let wait = self.free_at.saturating_duration_since(now + Duration::from_secs(1));
+        let wait = lock(&self.free_at).saturating_duration_since(now + Duration::from_secs(1));
         (!wait.is_zero()).then(|| now + wait.min(LONGEST_WAIT))
     }
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -72,8 +102,23 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
+    async fn a_new_session_goes_on_with_the_pace_of_the_one_before() {
+        let policy = PolicyPlan {
+            name: "slow".into(),
+            streams: globset::GlobSet::empty(),
+            rate: Some(1000),
+            max_record: None,
+        };
+        let (paces, rights) = (Paces::default(), Rights::of(Some(Arc::new(policy))));
+        paces.of(AgentId([1; 16]), &rights).sent(3000);
+        let waits = |agent| paces.of(AgentId([agent; 16]), &rights).resume_at();
+        assert_eq!(waits(1).unwrap() - Instant::now(), Duration::from_secs(2));
+        assert_eq!(waits(2), None);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_second_may_go_ahead_and_no_wait_is_longer_than_a_ping_can_bear() {
-        let mut pace = Pace { rate: Some(1000), free_at: Instant::now() };
+        let pace = Pace { rate: Some(1000), free_at: Arc::new(Mutex::new(Instant::now())) };
         pace.sent(1000);
         assert_eq!(pace.resume_at(), None);
         pace.sent(500);

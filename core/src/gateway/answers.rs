@@ -12,9 +12,9 @@ use std::time::Duration;
 use garam_log::{Appended, Claimed, LogError, Ticket};
 use garam_proto::PartitionId;
 use garam_proto::message::{self as m, ClaimOutcome, Message, SlotMark};
-use tokio::sync::oneshot::error::TryRecvError;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 
+use super::permits::InFlight;
 use super::slots::{Slot, Slots, lock};
 use super::{Door, GatewayStats};
 
@@ -35,7 +35,7 @@ pub(super) enum Pending {
         answer: u64,
         ticket: Result<Ticket<Appended>, LogError>,
         /// Released when the block is durable or refused.
-        permit: Option<OwnedSemaphorePermit>,
+        permit: Option<InFlight>,
     },
 }
 
@@ -51,17 +51,17 @@ pub(super) async fn run(
     let mut ask_again = tokio::time::interval(ASK_AGAIN);
     ask_again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        let next = match pending.try_recv() {
-            Ok(request) => Some(request),
-            Err(_) => {
-                answers.flush().await.ok()?;
-                tokio::select! {
-                    next = pending.recv() => next,
-                    _ = ask_again.tick(), if !answers.held.is_empty() => {
-                        answers.ask_again().await.ok()?;
-                        continue;
-                    }
-                }
+        // An ack waits for the agent to read, the log does not: marks of a slot become one meanwhile.
+        let next = tokio::select! {
+            biased;
+            next = pending.recv() => next,
+            told = answers.tell(), if !answers.acks.is_empty() => {
+                told.ok()?;
+                continue;
+            }
+            _ = ask_again.tick(), if !answers.held.is_empty() => {
+                answers.ask_again().await.ok()?;
+                continue;
             }
         };
         let Some(request) = next else {
@@ -115,7 +115,7 @@ impl Answers {
         }
     }
 
-    /// Waits for a ticket; what can be acknowledged is told before the wait.
+    /// Waits for a ticket; what can be acknowledged is told meanwhile.
     async fn wait<T>(
         &mut self,
         ticket: Result<Ticket<T>, LogError>,
@@ -124,13 +124,16 @@ impl Answers {
             Ok(ticket) => ticket,
             Err(error) => return Ok(Err(error)),
         };
-        match ticket.0.try_recv() {
-            Ok(result) => Ok(result),
-            Err(TryRecvError::Closed) => Ok(Err(LogError::Closed)),
-            Err(TryRecvError::Empty) => {
-                self.flush().await?;
-                Ok(ticket.wait().await)
-            }
+        loop {
+            let answered = tokio::select! {
+                biased;
+                answered = &mut ticket.0 => answered,
+                told = self.tell(), if !self.acks.is_empty() => {
+                    told?;
+                    continue;
+                }
+            };
+            return Ok(answered.unwrap_or(Err(LogError::Closed)));
         }
     }
 
@@ -255,14 +258,22 @@ impl Answers {
     }
 
     async fn flush(&mut self) -> Result<(), Gone> {
-        if self.acks.is_empty() {
-            return Ok(());
+        while !self.acks.is_empty() {
+            self.tell().await?;
         }
-        let marks = std::mem::take(&mut self.acks);
-        let marks: Vec<_> = marks.into_iter().map(|(slot, mark)| SlotMark { slot, mark }).collect();
-        for ack in m::Ack::batches(&marks) {
-            self.say(ack).await?;
-        }
+        Ok(())
+    }
+
+    /// Tells as many marks as one message holds. Cancel-safe: they stay until there is room for it.
+    async fn tell(&mut self) -> Result<(), Gone> {
+        let room = self.outgoing.reserve().await.map_err(|_| Gone)?;
+        let rest = match self.acks.keys().nth(m::MAX_MARKS).copied() {
+            Some(first_left) => self.acks.split_off(&first_left),
+            None => BTreeMap::new(),
+        };
+        let marks = std::mem::replace(&mut self.acks, rest);
+        let marks = marks.into_iter().map(|(slot, mark)| SlotMark { slot, mark }).collect();
+        room.send(m::Ack { marks }.into());
         Ok(())
     }
 

@@ -74,13 +74,17 @@ fn is_other(registered: &Descriptor, asked: &Descriptor) -> bool {
 
 /// About how many bytes a candidate takes in a message.
 fn candidate_bytes(state: &OriginState) -> usize {
-    let descriptor = match &state.descriptor {
+    128 + descriptor_bytes(&state.descriptor) + state.resume.as_ref().map_or(0, Vec::len)
+}
+
+/// What of a descriptor has no fixed length.
+pub(super) fn descriptor_bytes(descriptor: &Descriptor) -> usize {
+    match descriptor {
         Descriptor::File(file) => file.path.len(),
         Descriptor::Database { server, timeline } => server.len() + timeline.len(),
         Descriptor::Snapshot { table, first_key, low_watermark } => {
             table.len() + first_key.len() + low_watermark.len()
         }
         Descriptor::Producer { key } => key.len(),
-    };
-    128 + descriptor + state.resume.as_ref().map_or(0, Vec::len)
+    }
 }

@@ -1,17 +1,19 @@
 //! The one door that agents touch: takes their blocks over mutual TLS and puts them into the log.
 //!
 //! In: TCP connections. Out: appends to the log; acks, marks and holds back to the agent. Promise: nothing is acknowledged
-//! before the log says it is durable; who an agent is comes from its certificate alone; a peer can hold at most its window,
-//! one frame and its permits; one session that ends badly ends alone.
+//! before the log says it is durable; who an agent is comes from its certificate alone; a peer can hold at most one frame and its share
+//! of the permits, and nothing for longer than its deadlines; one session that ends badly ends alone.
 //! Not here: what a payload means (it stays compressed), the fold that drops repeats (the log), who may come in and do what (`enrol`).
 //!
-//! Reading order: [`listener`] (accepts) → `session` (greets, reads frames) → `wire` (frames and messages) → `answers`
-//! (tells the agent what became of its requests) → `slots`, `candidates` (its origins) → `sessions` (who is connected) →
+//! Reading order: [`listener`] (accepts) → `crowd` (the way in) → `session` (greets, reads frames) → `wire` (frames and messages) → `answers`
+//! (tells the agent what became of its requests) → `permits` → `slots`, `candidates` (its origins) → `sessions` (who is connected) →
 //! `tls`.
 
 mod answers;
 mod candidates;
+pub(crate) mod crowd;
 pub mod listener;
+mod permits;
 mod session;
 mod sessions;
 mod slots;
@@ -28,6 +30,7 @@ use tokio::sync::Semaphore;
 
 use crate::config::GatewayConfig;
 use crate::enrol::Registrar;
+use permits::Permits;
 pub use sessions::{SessionInfo, Sessions};
 pub use tls::{TlsError, acceptor};
 
@@ -40,17 +43,21 @@ pub struct Door {
     pub registrar: Arc<Registrar>,
     pub sessions: Sessions,
     pub stats: GatewayStats,
-    /// Payload bytes in flight over all sessions, in units of [`PERMIT_BYTES`].
-    permits: Arc<Semaphore>,
+    permits: Permits,
+    /// One for each session.
+    places: Arc<Semaphore>,
+    /// Answers to `Open` that are worked on at once: each looks through the origins of a stream.
+    openings: Semaphore,
 }
 
-/// One permit stands for this many payload bytes, so that counts fit a semaphore.
-const PERMIT_BYTES: u64 = 1024;
+/// See [`Door::openings`].
+const OPENINGS: usize = 4;
 
 /// What came through the door since the process started.
 #[derive(Debug, Default)]
 pub struct GatewayStats {
     pub connections: AtomicU64,
+    pub turned_away: AtomicU64,
     pub handshake_failures: AtomicU64,
     pub protocol_errors: AtomicU64,
     pub takeovers: AtomicU64,
@@ -71,16 +78,16 @@ impl Door {
         config: GatewayConfig,
         registrar: Arc<Registrar>,
     ) -> Self {
-        let permits =
-            usize::try_from(config.max_in_flight.as_u64() / PERMIT_BYTES).unwrap_or(usize::MAX);
         Self {
+            permits: Permits::new(&config),
+            places: Arc::new(Semaphore::new(config.max_sessions as usize)),
+            openings: Semaphore::new(OPENINGS),
             log,
             cluster,
             config,
             registrar,
             sessions: Sessions::default(),
             stats: GatewayStats::default(),
-            permits: Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS))),
         }
     }
 
@@ -103,10 +110,15 @@ impl Door {
 
 impl GatewayStats {
     /// Every counter with its name and what it means, for metrics.
-    pub fn read(&self) -> [(&'static str, &'static str, u64); 12] {
+    pub fn read(&self) -> [(&'static str, &'static str, u64); 13] {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         [
             ("connections", "Connections accepted.", get(&self.connections)),
+            (
+                "turned_away",
+                "Connections closed unanswered: too many at once or too often.",
+                get(&self.turned_away),
+            ),
             (
                 "handshake_failures",
                 "Connections that never became a session.",

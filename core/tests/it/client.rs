@@ -37,7 +37,14 @@ impl Client {
         identity: &Path,
         hello: m::Hello,
     ) -> Result<Self, String> {
-        let stream = tls(to, identity).await?;
+        Self::begin(tls(to, identity).await?, hello).await
+    }
+
+    /// The greeting, on a connection that is there.
+    pub(crate) async fn begin(
+        stream: TlsStream<TcpStream>,
+        hello: m::Hello,
+    ) -> Result<Self, String> {
         let frames = FrameReader::new(FrameLimits::SESSION);
         let mut client = Self { stream, buffer: BytesMut::new(), frames, welcome: no_welcome() };
         client.send(hello.into(), &[]).await;
@@ -56,9 +63,14 @@ impl Client {
         let _ended = self.stream.flush().await.is_err();
     }
 
-    pub(crate) async fn raw(&mut self, bytes: &[u8]) {
-        let _ended =
-            self.stream.write_all(bytes).await.is_err() || self.stream.flush().await.is_err();
+    /// Whether the core still took it.
+    pub(crate) async fn raw(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).await.is_ok() && self.stream.flush().await.is_ok()
+    }
+
+    /// How many offers to resume this session have come.
+    pub(crate) fn tickets(&self) -> u32 {
+        self.stream.get_ref().1.tls13_tickets_received()
     }
 
     /// The next message; `None` when the core closed the connection.
@@ -122,6 +134,19 @@ impl Client {
 }
 
 pub(crate) async fn tls(to: SocketAddr, identity: &Path) -> Result<TlsStream<TcpStream>, String> {
+    let tcp = TcpStream::connect(to).await.map_err(|e| e.to_string())?;
+    handshake(tcp, client_config(identity)).await
+}
+
+pub(crate) async fn handshake(
+    tcp: TcpStream,
+    config: Arc<rustls::ClientConfig>,
+) -> Result<TlsStream<TcpStream>, String> {
+    let name = ServerName::try_from("localhost").unwrap();
+    TlsConnector::from(config).connect(name, tcp).await.map_err(|e| e.to_string())
+}
+
+pub(crate) fn client_config(identity: &Path) -> Arc<rustls::ClientConfig> {
     let mut roots = rustls::RootCertStore::empty();
     for certificate in read_certificates(&identity.join("ca.pem")).unwrap() {
         roots.add(certificate).unwrap();
@@ -136,9 +161,7 @@ pub(crate) async fn tls(to: SocketAddr, identity: &Path) -> Result<TlsStream<Tcp
             read_key(&identity.join("key.pem")).unwrap(),
         )
         .unwrap();
-    let tcp = TcpStream::connect(to).await.map_err(|e| e.to_string())?;
-    let name = ServerName::try_from("localhost").unwrap();
-    TlsConnector::from(Arc::new(config)).connect(name, tcp).await.map_err(|e| e.to_string())
+    Arc::new(config)
 }
 
 pub(crate) fn hello(versions: (u16, u16)) -> m::Hello {

@@ -33,7 +33,7 @@ fn an_unknown_key_is_named_with_its_line() {
               |
             3 | listen_on = 3
               | ^^^^^^^^^
-            unknown field `listen_on`, expected one of `listen`, `enrol_listen`, `names`, `window`, `max_record`, `max_in_flight`, `max_sessions`, `handshake_timeout`, `idle_timeout`"#]],
+            unknown field `listen_on`, expected one of `listen`, `enrol_listen`, `names`, `window`, `max_record`, `max_in_flight`, `max_in_flight_per_agent`, `max_sessions`, `max_half_open`, `max_half_open_per_address`, `max_handshakes`, `handshake_timeout`, `idle_timeout`, `frame_timeout`"#]],
     );
 }
 
@@ -72,6 +72,16 @@ fn bounds_and_addresses_are_checked() {
     check(
         "[gateway]\nwindow = \"1KiB\"\n[stream.s]\n",
         expect!["configuration key gateway.window: 1.0 KiB is out of bounds: 1.0 MiB to 256.0 MiB"],
+    );
+    check(
+        "[gateway]\nmax_in_flight_per_agent = \"9MiB\"\n[stream.s]\n",
+        expect![
+            "configuration key gateway.max_in_flight_per_agent: 9.0 MiB is out of bounds: 16.0 MiB to 256.0 MiB"
+        ],
+    );
+    check(
+        "[gateway]\nframe_timeout = \"10ms\"\n[stream.s]\n",
+        expect!["configuration key gateway.frame_timeout: 10ms is out of bounds: 100ms to 10min"],
     );
     check(
         "[admin]\nlisten = \"0.0.0.0:1\"\n[stream.s]\n",

@@ -117,6 +117,19 @@ impl Core {
         }
     }
 
+    /// Lines of the audit log about something that was refused.
+    pub(crate) fn refusals(&self, what: &str) -> usize {
+        let path = self.plan.data_dir.join("audit/audit.jsonl");
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let what = format!("\"what\":\"{what}\"");
+        text.lines().filter(|line| line.contains("\"refused\"") && line.contains(&what)).count()
+    }
+
+    pub(crate) async fn refused(&self, what: &str) {
+        let is_noted = || std::future::ready(self.refusals(what) > 0);
+        self.eventually(&format!("{what} is in the audit log"), is_noted).await;
+    }
+
     pub(crate) async fn ask(&self, path: &str) -> (u16, String) {
         let stream = tokio::net::TcpStream::connect(self.app.admin_addr()).await.unwrap();
         let io = hyper_util::rt::TokioIo::new(stream);
@@ -132,8 +145,12 @@ impl Core {
 }
 
 fn plan(folder: &TempDir, to: &str, gateway: &str, tables: &str) -> Plan {
+    let gateway = match gateway.contains("handshake_timeout") {
+        true => gateway.to_owned(),
+        false => format!("handshake_timeout = \"2s\"\n{gateway}"),
+    };
     let text = format!(
-        "data_dir = {:?}\n[gateway]\nlisten = \"127.0.0.1:0\"\nhandshake_timeout = \"2s\"\n{gateway}\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+        "data_dir = {:?}\n[gateway]\nlisten = \"127.0.0.1:0\"\n{gateway}\n[admin]\nlisten = \"127.0.0.1:0\"\n\
          {tables}\n[stream.logs]\n[pipeline.p]\nfrom = \"logs\"\n[pipeline.p.to.{to}\ntable = \"lines\"\n",
         folder.path().join("core"),
     );

@@ -10,6 +10,7 @@ mod core_under_test;
 mod door;
 mod enrol;
 mod enrolment;
+mod limits;
 mod newer;
 mod postgres;
 mod requeue;

@@ -126,18 +126,6 @@ fn the_largest_lists_a_sender_makes_still_fit() {
 }
 
 #[test]
-fn acks_in_batches_hold_every_mark_once_and_in_order() {
-    let marks: Vec<_> = (0..10_000).map(|slot| SlotMark { slot, mark: u128::from(slot) }).collect();
-    let batches: Vec<_> = Ack::batches(&marks).collect();
-    assert_eq!(batches.len(), 10_000usize.div_ceil(MAX_MARKS));
-    assert_eq!(batches.iter().flat_map(|ack| ack.marks.clone()).collect::<Vec<_>>(), marks);
-    for ack in batches {
-        comes_back(&ack.into());
-    }
-    assert_eq!(Ack::batches(&[]).count(), 0);
-}
-
-#[test]
 fn versions_meet_at_the_highest_both_speak() {
     assert_eq!(negotiate((1, 3), (2, 5)), Ok(3));
     assert_eq!(negotiate((1, 1), (1, 1)), Ok(1));

@@ -72,6 +72,11 @@ impl Generator {
         &self.tally
     }
 
+    /// The same, for somebody who looks on beside.
+    pub(crate) fn shared_tally(&self) -> Arc<Tally> {
+        Arc::clone(&self.tally)
+    }
+
     /// Whether a writer ended before it was told to.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         anyhow::ensure!(!self.writers.iter().any(JoinHandle::is_finished), "a writer ended early");

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`crash_points`] | a fault at every single call on files, of the core and of the agent |
 //! | [`refine`] | formats, contracts and what breaks them: put aside, mended, requeued |
+//! | [`hostile`] | every bad peer against the doors, while an honest agent ships |
 //! | [`identity`] | how hosts become agents and stay so: certificates under load, enrolments that are cut |
 //! | [`restore`] | a core or a destination restored from an older copy |
 //! | [`outage`] | a disk without room, a destination that is locked; both come back |
@@ -19,6 +20,7 @@ mod crash_points;
 mod files;
 mod findings;
 pub(crate) mod home;
+mod hostile;
 mod identity;
 mod judge;
 mod outage;
@@ -65,6 +67,8 @@ pub(crate) enum Scenario {
     DiskFull(outage::Args),
     /// Lock a destination until its stream's quota is used up, beside one that must not notice
     DestinationDown(outage::destination_down::Args),
+    /// Every bad peer against the gateway and the enrolment port, while an honest agent ships
+    Hostile(hostile::Args),
     /// Renew, revoke, recover and replace the agent's certificate while it ships
     CertChurn(identity::cert_churn::Args),
     /// Kill an enrolment at every single call on files, and enrol again with the same token
@@ -93,6 +97,7 @@ impl Scenario {
             Self::RestoreDestinationTooOld(args) => {
                 Outcome::of(&restore::run(Lost::DestinationTooOld, &args, programs).await?)
             }
+            Self::Hostile(args) => Outcome::of(&hostile::run(&args, programs).await?),
             Self::CertChurn(args) => {
                 Outcome::of(&identity::cert_churn::run(&args, programs).await?)
             }

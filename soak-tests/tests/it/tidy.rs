@@ -211,7 +211,9 @@ fn imports(room: &str, allowed: &[&str], manifest: &str) -> Problems {
 
 /// Scenarios and oracle use the product from outside; only benchmarks may call it as a library.
 fn judges_itself(path: &Path, text: &str) -> Problems {
-    if !path.starts_with("soak-tests/src") || path.starts_with("soak-tests/src/bench") {
+    // Bad peers speak the wire's format; they judge nothing.
+    let may = ["soak-tests/src/bench", "soak-tests/src/scenario/hostile"];
+    if !path.starts_with("soak-tests/src") || may.iter().any(|folder| path.starts_with(folder)) {
         return vec![];
     }
     let is_name = |c: char| c.is_alphanumeric() || c == '_';
@@ -220,8 +222,12 @@ fn judges_itself(path: &Path, text: &str) -> Problems {
     };
     // What stands before a `::` is a path; a table may be called what it likes.
     let uses = |line: &str| line.rsplit("::").skip(1).any(names_crate);
-    let say =
-        |line| format!("{}: only src/bench may use the product's code: {line}", path.display());
+    let say = |line| {
+        format!(
+            "{}: only benchmarks and bad peers may use the product's code: {line}",
+            path.display()
+        )
+    };
     text.lines().filter(|line| uses(line)).map(say).collect()
 }
 

@@ -10,20 +10,31 @@ use bytes::{Bytes, BytesMut};
 use garam_log::{Append, AppendBody, Claim as LogClaim};
 use garam_proto::message::{self as m, ByeReason, Message};
 use garam_proto::{AgentId, BlockHeader, OriginId};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::{Session, send};
 use crate::gateway::answers::Pending;
+use crate::gateway::candidates::descriptor_bytes;
+use crate::gateway::permits::{Arriving, InFlight};
 use crate::gateway::slots::{Slot, lock};
-use crate::gateway::wire::{Broken, broken};
-use crate::gateway::{GatewayStats, PERMIT_BYTES, wall_clock_us};
+use crate::gateway::wire::{Broken, Deadlines, broken, ends, too_slow};
+use crate::gateway::{GatewayStats, wall_clock_us};
 
 /// A block whose payload is still arriving. Its permits cover the whole length from the first byte on.
 pub(super) struct Fragment {
     push: m::Push,
     received: BytesMut,
-    permit: OwnedSemaphorePermit,
+    permit: Arriving,
+    since: Instant,
 }
+
+/// What the origins of one session may take in memory.
+const MAX_CLAIMED: usize = 32 * 1024 * 1024;
+/// What an origin takes beside its descriptor, about.
+const SLOT_BYTES: usize = 512;
+/// The longest descriptor: a path, with room to spare.
+const MAX_DESCRIPTOR: usize = 8 * 1024;
 
 impl Session {
     pub(super) async fn claim(
@@ -40,6 +51,7 @@ impl Session {
             return send(outgoing, m::ClaimAck { slot: claim.slot, answer: 1, outcome }.into())
                 .await;
         }
+        self.claimed(&claim)?;
         let request = LogClaim {
             stream: claim.stream,
             origin: OriginId { agent: self.identity.agent, generation: claim.generation },
@@ -63,6 +75,20 @@ impl Session {
         }
         let ticket = self.door.log.claim(request).await;
         enqueue(pending, Pending::Claim { number: claim.slot, slot, ticket }).await
+    }
+
+    /// Bounds what an agent's claims take.
+    fn claimed(&mut self, claim: &m::Claim) -> Result<(), Broken> {
+        let descriptor = descriptor_bytes(&claim.descriptor);
+        if descriptor > MAX_DESCRIPTOR {
+            let text = format!("a descriptor of {descriptor} bytes, at most {MAX_DESCRIPTOR}");
+            return Err(broken(text));
+        }
+        self.claimed_bytes += SLOT_BYTES + descriptor;
+        if self.claimed_bytes > MAX_CLAIMED {
+            return Err(ends(ByeReason::Unavailable, "too many origins in one session"));
+        }
+        Ok(())
     }
 
     pub(super) async fn push(
@@ -95,15 +121,15 @@ impl Session {
                 format!("a block of agent {claimed} in a session of {}", self.identity.agent);
             return Err(self.forbidden("origin", text).await);
         }
-        self.pace.sent(push.block.payload_len);
-        let permit = self.permit(push.block.payload_len).await?;
-        let whole = push.block.payload_len as usize;
-        if payload.len() < whole {
+        let whole = push.block.payload_len;
+        if payload.len() < whole as usize {
+            let permit = self.share.expect(whole).await.ok_or_else(stopping)?;
             let mut received = BytesMut::with_capacity(payload.len() * 2);
             received.extend_from_slice(&payload);
-            self.fragment = Some(Fragment { push, received, permit });
+            self.fragment = Some(Fragment { push, received, permit, since: Instant::now() });
             return Ok(());
         }
+        let permit = self.share.take(whole).await.ok_or_else(stopping)?;
         self.block(push, payload, permit, pending).await
     }
 
@@ -121,18 +147,23 @@ impl Session {
             return Err(broken("the parts of a block do not add up to its length"));
         }
         fragment.received.extend_from_slice(&payload);
-        if fragment.received.len() < whole {
+        let come = fragment.received.len();
+        if come < whole {
+            if fragment.since.elapsed() > Deadlines::of(&self.door.config).of_arriving(come) {
+                return Err(too_slow(come));
+            }
             self.fragment = Some(fragment);
             return Ok(());
         }
-        self.block(fragment.push, fragment.received.freeze(), fragment.permit, pending).await
+        let permit = self.share.arrived(fragment.permit).await.ok_or_else(stopping)?;
+        self.block(fragment.push, fragment.received.freeze(), permit, pending).await
     }
 
     async fn block(
         &mut self,
         push: m::Push,
         payload: Bytes,
-        permit: OwnedSemaphorePermit,
+        permit: InFlight,
         pending: &mpsc::Sender<Pending>,
     ) -> Result<(), Broken> {
         let m::Push { slot, answer, block } = push;
@@ -154,7 +185,7 @@ impl Session {
         number: u32,
         answer: u64,
         body: AppendBody,
-        permit: Option<OwnedSemaphorePermit>,
+        permit: Option<InFlight>,
         pending: &mpsc::Sender<Pending>,
     ) -> Result<(), Broken> {
         let slot = lock(&self.slots).get(&number).cloned();
@@ -176,19 +207,13 @@ impl Session {
         let ticket = self.door.log.append(partition, append).await;
         enqueue(pending, Pending::Append { number, slot, answer, ticket, permit }).await
     }
+}
 
-    /// Waits until `bytes` more may be in flight.
-    async fn permit(&self, bytes: u32) -> Result<OwnedSemaphorePermit, Broken> {
-        let units = u32::try_from(u64::from(bytes).div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
-        let permits = Arc::clone(&self.door.permits).acquire_many_owned(units).await;
-        permits.map_err(|_| Broken {
-            reason: ByeReason::Shutdown,
-            text: "the core is stopping".into(),
-        })
-    }
+fn stopping() -> Broken {
+    ends(ByeReason::Shutdown, "the core is stopping")
 }
 
 async fn enqueue(pending: &mpsc::Sender<Pending>, request: Pending) -> Result<(), Broken> {
-    let gone = |_| Broken { reason: ByeReason::Unavailable, text: "the answers stopped".into() };
+    let gone = |_| ends(ByeReason::Unavailable, "the answers stopped");
     pending.send(request).await.map_err(gone)
 }

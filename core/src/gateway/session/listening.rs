@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use super::life::Life;
 use crate::gateway::sessions::Registration;
 use crate::gateway::told;
-use crate::gateway::wire::{Broken, Incoming};
+use crate::gateway::wire::{Broken, Incoming, ends};
 
 /// What was heard.
 pub(super) enum Heard {
@@ -29,16 +29,20 @@ pub(super) enum Heard {
 
 pub(super) struct Listening {
     incoming: Incoming,
+    pub(super) end: End,
+    life: Life,
+    renewal: Pin<Box<Sleep>>,
+    /// The agent changes its certificate when it is told that it is time.
+    renews: bool,
+}
+
+/// Whoever and whatever may end the session beside the agent.
+pub(super) struct End {
     registration: Registration,
     stop: watch::Receiver<bool>,
     /// Gives why it stopped.
     answering: Option<JoinHandle<Option<String>>>,
-    life: Life,
-    ends: Pin<Box<Sleep>>,
-    renewal: Pin<Box<Sleep>>,
-    /// The agent changes its certificate when it is told that it is time.
-    renews: bool,
-    idle: Duration,
+    certificate: Pin<Box<Sleep>>,
 }
 
 impl Listening {
@@ -47,42 +51,55 @@ impl Listening {
         registration: Registration,
         stop: watch::Receiver<bool>,
         answering: JoinHandle<Option<String>>,
-        (life, renews): (Life, bool),
-        idle: Duration,
+        life: Life,
+        renews: bool,
     ) -> Self {
-        let (ends, renewal) = (sleep_until(life.ends), sleep_until(life.renewal));
-        let (ends, renewal) = (Box::pin(ends), Box::pin(renewal));
-        let answering = Some(answering);
-        Self { incoming, registration, stop, answering, life, ends, renewal, renews, idle }
+        let certificate = Box::pin(sleep_until(life.ends));
+        let renewal = Box::pin(sleep_until(life.renewal));
+        let end = End { registration, stop, answering: Some(answering), certificate };
+        Self { incoming, end, life, renewal, renews }
     }
 
     /// What comes next; no frame before `resume_at`.
     pub(super) async fn next(&mut self, resume_at: Option<Instant>) -> Heard {
-        let ended = |reason, text: &str| Heard::Ended(Broken { reason, text: text.into() });
         tokio::select! {
             biased;
-            () = told(&mut self.stop) => ended(ByeReason::Shutdown, "the core is stopping"),
-            reason = self.registration.ended() => match reason {
-                ByeReason::Denied => ended(reason, "this agent is revoked"),
-                _ => ended(reason, "a newer session of this agent took over"),
-            },
-            // A session outlives its handshake, not its certificate.
-            () = &mut self.ends => {
-                ended(ByeReason::Unavailable, "the certificate of this session has ended")
-            }
+            broke = self.end.comes() => Heard::Ended(broke),
             () = &mut self.renewal, if self.renews => {
                 self.renewal.as_mut().reset(self.life.again());
                 Heard::RenewalDue(self.life.due())
             }
+            next = paced(resume_at, &mut self.incoming) => next,
+        }
+    }
+}
+
+impl End {
+    /// Waits until something ends the session. Cancel-safe.
+    pub(super) async fn comes(&mut self) -> Broken {
+        let noted = |reason, text: &str| Broken { note: Some("session"), ..ends(reason, text) };
+        tokio::select! {
+            biased;
+            () = told(&mut self.stop) => ends(ByeReason::Shutdown, "the core is stopping"),
+            reason = self.registration.ended() => match reason {
+                ByeReason::Denied => noted(reason, "this agent is revoked"),
+                _ => ends(reason, "a newer session of this agent took over"),
+            },
+            // A session outlives its handshake, not its certificate.
+            () = &mut self.certificate => {
+                noted(ByeReason::Unavailable, "the certificate of this session has ended")
+            }
             // Without answers the agent would wait for its acks for ever: it is better off with a new session.
-            why = stopped(&mut self.answering) => ended(ByeReason::Unavailable, &why),
-            next = paced(resume_at, self.idle, &mut self.incoming) => next,
+            why = stopped(&mut self.answering) => ends(ByeReason::Unavailable, why),
         }
     }
 
     /// Waits for the last answers, as long as that takes at most; gives why they stopped early.
     pub(super) async fn last_answers(self, patience: Duration) -> Option<String> {
-        let answered = timeout(patience, self.answering?).await;
+        let mut answering = self.answering?;
+        let answered = timeout(patience, &mut answering).await;
+        // An agent that does not read would keep them for ever.
+        answering.abort();
         answered.ok().and_then(Result::ok).flatten()
     }
 }
@@ -96,17 +113,13 @@ async fn stopped(answering: &mut Option<JoinHandle<Option<String>>>) -> String {
 }
 
 /// The next frame, not before the agent's rate allows it.
-async fn paced(resume_at: Option<Instant>, idle: Duration, incoming: &mut Incoming) -> Heard {
+async fn paced(resume_at: Option<Instant>, incoming: &mut Incoming) -> Heard {
     if let Some(at) = resume_at {
         sleep_until(at).await;
     }
-    match timeout(idle, incoming.next()).await {
-        Ok(Ok(Some(frame))) => Heard::Frame(frame),
-        Ok(Ok(None)) => Heard::Closed,
-        Ok(Err(broke)) => Heard::Ended(broke),
-        Err(_) => Heard::Ended(Broken {
-            reason: ByeReason::Idle,
-            text: "nothing was heard in time".into(),
-        }),
+    match incoming.next().await {
+        Ok(Some(frame)) => Heard::Frame(frame),
+        Ok(None) => Heard::Closed,
+        Err(broke) => Heard::Ended(broke),
     }
 }

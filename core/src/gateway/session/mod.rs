@@ -15,18 +15,21 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use garam_log::AppendBody;
+use garam_proto::frame::PREFIX_LEN;
 use garam_proto::message::{self as m, ByeReason, Message};
 use garam_proto::{Frame, SessionId};
 use tokio::io::WriteHalf;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
 use super::answers::{self, Pending};
+use super::permits::Share;
 use super::sessions::Registration;
 use super::slots::Slots;
-use super::wire::{Broken, Incoming, broken, write_messages};
+use super::wire::{Broken, Incoming, broken, ends, write_messages};
 use super::{Door, candidates};
 use crate::enrol::rights::{Pace, Rights};
 use crate::pki::PeerIdentity;
@@ -42,8 +45,10 @@ const MAX_OUTGOING: usize = 256;
 
 /// How a connection ended.
 pub(super) enum SessionEnd {
-    /// It never became a session.
+    /// It never became a session, and nobody has noted that yet.
     Handshake(String),
+    /// It never became a session; that is noted where it has to be.
+    Refused(String),
     Protocol {
         host: String,
         error: String,
@@ -68,7 +73,10 @@ struct Session {
     pace: Pace,
     renews: bool,
     session: SessionId,
+    share: Share,
     slots: Slots,
+    /// What the slots take in memory.
+    claimed_bytes: usize,
     fragment: Option<Fragment>,
 }
 
@@ -83,16 +91,17 @@ impl Session {
     ) -> SessionEnd {
         let (outgoing, messages) = mpsc::channel(MAX_OUTGOING);
         let (pending, tickets) = mpsc::channel(MAX_PENDING);
-        let writing = tokio::spawn(write_messages(writer, messages));
+        let frame_timeout = self.door.config.frame_timeout;
+        let mut writing = tokio::spawn(write_messages(writer, messages, frame_timeout));
         let answering = tokio::spawn(answers::run(
             Arc::clone(&self.door),
             Arc::clone(&self.slots),
             tickets,
             outgoing.clone(),
         ));
-        let life = (Life::of(&self.identity), self.renews);
-        let idle = self.door.config.idle_timeout;
-        let mut listening = Listening::new(incoming, registration, stop, answering, life, idle);
+        let life = Life::of(&self.identity);
+        let mut listening =
+            Listening::new(incoming, registration, stop, answering, life, self.renews);
         let mut ending = Ending::Peace("the agent closed the connection");
         if outgoing.send(welcome.into()).await.is_ok() {
             ending = self.converse(&mut listening, &outgoing, &pending).await;
@@ -100,23 +109,35 @@ impl Session {
         drop(pending);
         // What is in flight is answered before the connection ends.
         let patience = self.door.config.handshake_timeout;
-        let failed = listening.last_answers(patience).await;
+        let failed = listening.end.last_answers(patience).await;
         let host = self.identity.host.clone();
-        if let Ending::Broken(Broken { reason, text }) = &ending {
+        if let Ending::Broken(Broken { reason, text, .. }) = &ending {
             let bye = m::Bye { reason: *reason, text: text.clone() };
-            if outgoing.send(bye.into()).await.is_err() {
+            if !matches!(timeout(patience, outgoing.send(bye.into())).await, Ok(Ok(()))) {
                 tracing::debug!(host, "the agent was gone before the goodbye");
             }
         }
         drop(outgoing);
-        if timeout(patience, writing).await.is_err() {
+        if timeout(patience, &mut writing).await.is_err() {
             tracing::debug!(host, "the agent did not read its last messages");
         }
+        writing.abort();
+        self.ended(ending, failed).await
+    }
+
+    /// How the connection ended, noted where it has to be.
+    async fn ended(&self, ending: Ending, failed: Option<String>) -> SessionEnd {
+        let host = self.identity.host.clone();
         match ending {
-            Ending::Broken(Broken { reason: ByeReason::Protocol, text }) => {
-                SessionEnd::Protocol { host, error: text }
+            Ending::Broken(Broken { reason, text, note }) => {
+                if let Some(what) = note {
+                    self.door.registrar.ended(what, &self.identity, self.peer, &text).await;
+                }
+                match reason {
+                    ByeReason::Protocol => SessionEnd::Protocol { host, error: text },
+                    _ => SessionEnd::Closed { host, why: text },
+                }
             }
-            Ending::Broken(Broken { text, .. }) => SessionEnd::Closed { host, why: text },
             Ending::Peace(why) => {
                 SessionEnd::Closed { host, why: failed.unwrap_or_else(|| why.into()) }
             }
@@ -132,7 +153,12 @@ impl Session {
     ) -> Ending {
         loop {
             let handled = match listening.next(self.pace.resume_at()).await {
-                Heard::Frame(frame) => self.handle(frame, outgoing, pending).await,
+                // A session that waits for room, or for an agent that does not read, still hears its end.
+                Heard::Frame(frame) => tokio::select! {
+                    biased;
+                    broke = listening.end.comes() => Err(broke),
+                    handled = self.handle(frame, outgoing, pending) => handled,
+                },
                 Heard::RenewalDue(due) => send(outgoing, due.into()).await.map(|()| true),
                 Heard::Closed => return Ending::Peace("the agent closed the connection"),
                 Heard::Ended(broke) => Err(broke),
@@ -153,6 +179,8 @@ impl Session {
         pending: &mpsc::Sender<Pending>,
     ) -> Result<bool, Broken> {
         let payload = frame.payload.clone();
+        let bytes = PREFIX_LEN + frame.header.len() + payload.len();
+        self.pace.sent(u32::try_from(bytes).unwrap_or(u32::MAX));
         let message = Message::decode(&frame).map_err(|e| broken(e.to_string()))?;
         if self.fragment.is_some() && !matches!(message, Message::Part(_)) {
             return Err(broken("another frame came between the parts of a block"));
@@ -162,7 +190,7 @@ impl Session {
             Message::Part(part) => self.part(part, payload, pending).await?,
             Message::Claim(claim) => self.claim(claim, outgoing, pending).await?,
             Message::Open(open) => {
-                let answer = self.open(&open)?;
+                let answer = self.open(open).await?;
                 send(outgoing, answer.into()).await?;
             }
             Message::Gap(gap) => {
@@ -207,21 +235,26 @@ impl Session {
     /// Ends the session of an agent that says it is somebody else, or sends what it may not.
     async fn forbidden(&self, what: &'static str, text: String) -> Broken {
         self.door.registrar.deny(what, &self.identity, self.peer, &text).await;
-        broken(text)
+        ends(ByeReason::Protocol, text)
     }
 
-    fn open(&self, open: &m::Open) -> Result<m::OpenAck, Broken> {
+    /// Looks through the origins of streams, away from the tasks that move data, and not for everybody at once.
+    async fn open(&self, open: m::Open) -> Result<m::OpenAck, Broken> {
         if open.queries.len() > m::MAX_OPENS {
             let asked = open.queries.len();
             return Err(broken(format!("{asked} queries in one open, at most {}", m::MAX_OPENS)));
         }
-        candidates::answer(&*self.door.log, self.identity.agent, open)
-            .map_err(|error| Broken { reason: ByeReason::Unavailable, text: error.to_string() })
+        let unavailable = |text: String| ends(ByeReason::Unavailable, text);
+        let turn = self.door.openings.acquire().await;
+        let _turn = turn.map_err(|_| unavailable("the core is stopping".into()))?;
+        let (log, agent) = (Arc::clone(&self.door.log), self.identity.agent);
+        let answer = spawn_blocking(move || candidates::answer(&*log, agent, &open)).await;
+        let answer = answer.map_err(|_| unavailable("the core could not look".into()))?;
+        answer.map_err(|error| unavailable(error.to_string()))
     }
 }
 
 async fn send(outgoing: &mpsc::Sender<Message>, message: Message) -> Result<(), Broken> {
-    let gone =
-        |_| Broken { reason: ByeReason::Unavailable, text: "the agent reads no answers".into() };
+    let gone = |_| ends(ByeReason::Unavailable, "the agent reads no answers");
     outgoing.send(message).await.map_err(gone)
 }
