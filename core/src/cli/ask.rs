@@ -5,21 +5,20 @@ use std::io::Write as _;
 use http_body_util::BodyExt as _;
 use serde_json::Value;
 
-use super::admin_client;
+use super::admin_client::Core;
 use super::exit::{Exit, eprintln_quietly};
 use super::output::{self, Format, Table, bytes, escape, seconds};
 use crate::admin::answers::{LagAnswer, StatusAnswer, Verdict};
-use crate::config::Plan;
 use crate::supervise::{Snapshot, render};
 
-pub(crate) fn tree(plan: &Plan, format: Format) -> anyhow::Result<Exit> {
-    let snapshot: Snapshot = super::block_on(admin_client::get(plan.admin_listen, "/v1/tree"))?;
+pub(crate) fn tree(core: &Core, format: Format) -> anyhow::Result<Exit> {
+    let snapshot: Snapshot = super::block_on(core.get("/v1/tree"))?;
     output::print_text(format, &snapshot, &escape_lines(&render(&snapshot)))?;
     Ok(Exit::Ok)
 }
 
-pub(crate) fn status(plan: &Plan, format: Format) -> anyhow::Result<Exit> {
-    let status: StatusAnswer = super::block_on(admin_client::get(plan.admin_listen, "/v1/status"))?;
+pub(crate) fn status(core: &Core, format: Format) -> anyhow::Result<Exit> {
+    let status: StatusAnswer = super::block_on(core.get("/v1/status"))?;
     let mut text =
         format!("{}\n", if status.verdict == Verdict::Healthy { "healthy" } else { "degraded" });
     for why in &status.why {
@@ -57,8 +56,8 @@ pub(crate) fn status(plan: &Plan, format: Format) -> anyhow::Result<Exit> {
     })
 }
 
-pub(crate) fn lag(plan: &Plan, format: Format) -> anyhow::Result<Exit> {
-    let answer: LagAnswer = super::block_on(admin_client::get(plan.admin_listen, "/v1/lag"))?;
+pub(crate) fn lag(core: &Core, format: Format) -> anyhow::Result<Exit> {
+    let answer: LagAnswer = super::block_on(core.get("/v1/lag"))?;
     let mut table = Table::new(&[
         "PIPELINE",
         "STREAM",
@@ -110,7 +109,7 @@ enum TapFrom {
     Earliest,
 }
 
-pub(crate) fn tap(plan: &Plan, args: &TapArgs) -> anyhow::Result<Exit> {
+pub(crate) fn tap(core: &Core, args: &TapArgs) -> anyhow::Result<Exit> {
     let from = match args.from {
         TapFrom::End => "end",
         TapFrom::Earliest => "earliest",
@@ -118,7 +117,7 @@ pub(crate) fn tap(plan: &Plan, args: &TapArgs) -> anyhow::Result<Exit> {
     let stage = if args.before { "before" } else { "after" };
     let path = format!("/v1/tap/{}?limit={}&from={from}&stage={stage}", args.pipeline, args.limit);
     super::block_on(async {
-        let mut body = admin_client::open(plan.admin_listen, &path).await?.into_body();
+        let mut body = core.open(&path).await?.into_body();
         let mut line = Vec::new();
         let mut stdout = std::io::stdout();
         loop {

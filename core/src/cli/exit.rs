@@ -16,6 +16,8 @@ pub(crate) enum Exit {
     NotFound = 3,
     /// Unreachable or timed out.
     Unreachable = 4,
+    /// Whoever asks may not.
+    Denied = 5,
     /// Somebody else holds what is needed: a port, a folder.
     Conflict = 6,
     /// It runs, but not all of it.

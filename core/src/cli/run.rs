@@ -36,7 +36,8 @@ async fn serve(plan: &Plan) -> anyhow::Result<Exit> {
     let app = App::start(plan.clone()).await.map_err(with_code)?;
     tracing::info!(
         gateway = %app.gateway_addr(),
-        admin = %app.admin_addr(),
+        admin = %plan.admin.socket.display(),
+        metrics = %app.admin_addr(),
         data_dir = %plan.data_dir.display(),
         version = env!("CARGO_PKG_VERSION"),
         "core is running"
@@ -104,6 +105,7 @@ pub(super) fn with_code(error: StartError) -> anyhow::Error {
     let exit = match &error {
         StartError::Log(LogError::Locked { .. })
         | StartError::Bind { .. }
+        | StartError::Admin(_)
         | StartError::Restoring(_) => Exit::Conflict,
         StartError::Meta(error) if error.kind() == FailureKind::Config => Exit::Config,
         StartError::Log(LogError::NewerFormat { .. }) | StartError::Pki(_) | StartError::Tls(_) => {

@@ -122,20 +122,33 @@ impl Client {
 }
 
 pub(crate) async fn tls(to: SocketAddr, identity: &Path) -> Result<TlsStream<TcpStream>, String> {
+    tls_as(to, &identity.join("ca.pem"), Some(identity)).await
+}
+
+/// A session that trusts a root, with an identity or without any.
+pub(crate) async fn tls_as(
+    to: SocketAddr,
+    root: &Path,
+    identity: Option<&Path>,
+) -> Result<TlsStream<TcpStream>, String> {
     let mut roots = rustls::RootCertStore::empty();
-    for certificate in read_certificates(&identity.join("ca.pem")).unwrap() {
+    for certificate in read_certificates(root).unwrap() {
         roots.add(certificate).unwrap();
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
-        .with_root_certificates(roots)
-        .with_client_auth_cert(
-            read_certificates(&identity.join("cert.pem")).unwrap(),
-            read_key(&identity.join("key.pem")).unwrap(),
-        )
-        .unwrap();
+        .with_root_certificates(roots);
+    let config = match identity {
+        Some(folder) => config
+            .with_client_auth_cert(
+                read_certificates(&folder.join("cert.pem")).unwrap(),
+                read_key(&folder.join("key.pem")).unwrap(),
+            )
+            .unwrap(),
+        None => config.with_no_client_auth(),
+    };
     let tcp = TcpStream::connect(to).await.map_err(|e| e.to_string())?;
     let name = ServerName::try_from("localhost").unwrap();
     TlsConnector::from(Arc::new(config)).connect(name, tcp).await.map_err(|e| e.to_string())

@@ -10,7 +10,6 @@ use tokio::process::Command;
 use super::children::agent_program;
 use super::setup::{Ground, TABLE};
 use crate::admin::answers::{PipelineAnswer, StatusAnswer};
-use crate::cli::admin_client;
 use crate::cli::exit::eprintln_quietly;
 use crate::cli::output::{bytes, emit, escape, seconds};
 
@@ -53,7 +52,7 @@ impl<'a> View<'a> {
 
     /// Draws what is known now. A question that is not answered shows as such and is asked again.
     pub(super) async fn draw(&mut self, elapsed: Duration) {
-        let status = admin_client::get::<StatusAnswer>(self.ground.admin, "/v1/status").await.ok();
+        let status = self.ground.admin.get::<StatusAnswer>("/v1/status").await.ok();
         let agent = self.agent_status().await.unwrap_or_default();
         let pipeline = status.and_then(|status| status.pipelines.into_iter().next());
         if self.on_terminal {
@@ -80,7 +79,7 @@ impl<'a> View<'a> {
     pub(super) async fn drained(&self, deadline: Duration) -> anyhow::Result<()> {
         let begun = Instant::now();
         loop {
-            let status: StatusAnswer = admin_client::get(self.ground.admin, "/v1/status").await?;
+            let status: StatusAnswer = self.ground.admin.get("/v1/status").await?;
             if status.pipelines.iter().all(|pipeline| pipeline.lag_entries == 0) {
                 return Ok(());
             }
