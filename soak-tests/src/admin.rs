@@ -110,6 +110,11 @@ pub(crate) async fn appended_records(admin: SocketAddr) -> anyhow::Result<u64> {
     })
 }
 
+/// What plain HTTP answers, whatever its code.
+pub(crate) async fn plainly(admin: SocketAddr, path: &str) -> anyhow::Result<String> {
+    get(admin, path).await.map(|(code, body)| format!("{code}\n{body}"))
+}
+
 async fn get(admin: SocketAddr, path: &str) -> anyhow::Result<(u16, String)> {
     in_time(async { ask(TcpStream::connect(admin).await?, path).await }).await
 }

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 
+use garam_proto::shown::json;
 use http_body_util::BodyExt as _;
 use serde_json::Value;
 
@@ -130,9 +131,8 @@ pub(crate) fn tap(core: &Core, args: &TapArgs) -> anyhow::Result<Exit> {
             for &byte in &data {
                 line.push(byte);
                 if byte == b'\n' {
-                    // Parsed and printed anew: JSON escapes every control character by itself.
                     match serde_json::from_slice::<Value>(&line) {
-                        Ok(value) => writeln!(stdout, "{value}")?,
+                        Ok(value) => writeln!(stdout, "{}", json(&value.to_string()))?,
                         Err(error) => {
                             eprintln_quietly(&format!("garam: unreadable record: {error}"))
                         }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::process::ExitCode;
 
 use garam_meta::MetaError;
+use garam_proto::shown;
 use garam_stage::FailureKind;
 
 /// How a command ended.
@@ -77,8 +78,8 @@ fn in_words(error: &anyhow::Error) -> String {
     })
 }
 
-/// Writes to stderr; a closed stderr is no reason to fail.
+/// Writes to stderr, with nothing in it that steers a terminal; a closed stderr is no reason to fail.
 pub(crate) fn eprintln_quietly(line: &str) {
     use std::io::Write as _;
-    let _closed_stderr_is_fine = writeln!(std::io::stderr(), "{line}");
+    let _closed_stderr_is_fine = writeln!(std::io::stderr(), "{}", shown::lines(line));
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use garam_log::LogError;
+use garam_proto::shown::Harmless;
 use garam_stage::FailureKind;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -96,7 +97,7 @@ pub(crate) fn init_logging() {
         .with_env_filter(filter)
         .with_ansi(colour)
         .log_internal_errors(false)
-        .with_writer(std::io::stderr);
+        .with_writer(move || Harmless::event(std::io::stderr(), colour));
     // Only a second call in one process fails, and the first one's settings then stay.
     let _already_set = builder.try_init().is_err();
 }

@@ -11,6 +11,7 @@
 //! | [`restore`] | a core or a destination restored from an older copy |
 //! | [`outage`] | a disk without room, a destination that is locked; both come back |
 //! | [`power_loss`] | the disk is taken away under a busy core, again and again |
+//! | [`secrets`] | secrets and hostile names, and everything that is said is searched for them |
 //! | [`files`] | what files do on bad days: the stories of `docs/scenarios.md` |
 //! | [`torment`] | kills, cut links and lost state, at seeded moments of a busy run |
 
@@ -23,6 +24,7 @@ mod judge;
 mod outage;
 mod power_loss;
 mod restore;
+mod secrets;
 mod torment;
 
 use std::fmt::Display;
@@ -63,6 +65,8 @@ pub(crate) enum Scenario {
     DestinationDown(outage::destination_down::Args),
     /// Renew, revoke, recover and replace the agent's certificate while it ships
     CertChurn(cert_churn::Args),
+    /// Put secrets and hostile names wherever they can go, and search everything that is said for them
+    Secrets(secrets::Args),
     #[command(flatten)]
     Files(files::Files),
 }
@@ -86,6 +90,7 @@ impl Scenario {
                 Outcome::of(&restore::run(Lost::DestinationTooOld, &args, programs).await?)
             }
             Self::CertChurn(args) => Outcome::of(&cert_churn::run(&args, programs).await?),
+            Self::Secrets(args) => Outcome::of(&secrets::run(&args, programs).await?),
             Self::DiskFull(args) => Outcome::of(&outage::disk_full::run(&args, programs).await?),
             Self::DestinationDown(args) => {
                 Outcome::of(&outage::destination_down::run(&args, programs).await?)

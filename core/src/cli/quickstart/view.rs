@@ -11,7 +11,7 @@ use super::children::agent_program;
 use super::setup::{Ground, TABLE};
 use crate::admin::answers::{PipelineAnswer, StatusAnswer};
 use crate::cli::exit::eprintln_quietly;
-use crate::cli::output::{bytes, emit, escape, seconds};
+use crate::cli::output::{bytes, emit_as_it_is, escape, seconds};
 
 /// The part of `garam-agent status -o json` that is shown.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -57,7 +57,7 @@ impl<'a> View<'a> {
         let pipeline = status.and_then(|status| status.pipelines.into_iter().next());
         if self.on_terminal {
             let screen = self.screen(elapsed, &agent, pipeline.as_ref());
-            if emit(&format!("\x1b[H\x1b[2J{screen}")).is_err() {
+            if emit_as_it_is(&format!("\x1b[H\x1b[2J{screen}")).is_err() {
                 self.on_terminal = false;
             }
         } else if self.last_line.is_none_or(|at| at.elapsed() >= Duration::from_secs(5)) {
