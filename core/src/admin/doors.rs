@@ -25,8 +25,8 @@ use super::routes::{Behind, router};
 use super::{Caller, Observe};
 use crate::config::AdminPlan;
 use crate::enrol::{Audit, Event, Outcome};
-use crate::gateway::{TlsError, acceptor, told};
-use crate::pki::Pki;
+use crate::gateway::{acceptor, told};
+use crate::pki::ServerCertificate;
 
 /// How long a peer may take for its handshake, and for each request's head.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -84,9 +84,7 @@ impl Doors {
 pub struct House {
     pub observe: Arc<dyn Observe>,
     pub audit: Audit,
-    pub pki: Pki,
-    /// What the server certificate must name.
-    pub names: Vec<String>,
+    pub certificate: Arc<ServerCertificate>,
 }
 
 /// Serves until `stop` turns true.
@@ -185,12 +183,9 @@ struct Visits {
 }
 
 impl Visits {
-    /// Certificates are read for each visitor: a replaced one counts at once.
+    /// The root is read for each visitor, so that only this visitor is refused where that fails.
     async fn talk_over_tls(&self, stream: TcpStream, peer: SocketAddr) -> Result<(), String> {
-        let House { pki, names, .. } = &self.house;
-        let (certificate, key) = pki.ensure_server(names).map_err(|error| error.to_string())?;
-        let tls = acceptor(&pki.root_path(), &certificate, &key)
-            .map_err(|error: TlsError| error.to_string())?;
+        let tls = acceptor(&self.house.certificate).map_err(|error| error.to_string())?;
         let session = tokio::time::timeout(PATIENCE, tls.accept(stream)).await;
         let session = session.map_err(|_| "no handshake in time")?;
         let session = session.map_err(|error| format!("TLS: {error}"))?;

@@ -33,7 +33,7 @@ use crate::enrol::registrar::{RegistrarError, signed};
 use crate::enrol::{Audit, Event, Outcome, Registrar};
 use crate::gateway::listener::Listener;
 use crate::gateway::{TlsError, wall_clock_us};
-use crate::pki::{self, AgentKey, Pki, PkiError, check_host, default_names};
+use crate::pki::{self, AgentKey, Pki, PkiError, ServerCertificate, check_host, default_names};
 use crate::supervise::{RootExit, Stop, Supervision, SupervisionHandle};
 use observe::Observed;
 
@@ -108,7 +108,7 @@ impl App {
             [] => default_names(),
             names => names.to_vec(),
         };
-        pki.ensure_server(&names)?;
+        let certificate = ServerCertificate::open(&pki, &names)?;
         let meta = Meta::open(&plan.meta_path()).await?;
         let pipelines = build::pipelines(&plan, &meta).await?;
         let log_room = build::log_room(&plan, &pipelines);
@@ -137,8 +137,7 @@ impl App {
         let gateway_room = GatewayRoom {
             config: plan.gateway.clone(),
             cluster: meta.cluster(),
-            pki: pki.clone(),
-            names: names.clone(),
+            certificate: Arc::clone(&certificate),
             log: log.clone(),
             registrar: Arc::clone(&registrar),
             door,
@@ -149,15 +148,13 @@ impl App {
             house: House {
                 observe: observed.clone(),
                 audit: Audit::in_folder(&plan.data_dir),
-                pki: pki.clone(),
-                names: names.clone(),
+                certificate: Arc::clone(&certificate),
             },
             bound: Arc::new(Mutex::new(Some(doors))),
         };
         let enrol_room = plan.gateway.enrol_listen.map(|listen| EnrolRoom {
             listen,
-            pki,
-            names,
+            certificate,
             registrar,
             bound: Arc::new(Mutex::new(enrol_socket)),
         });

@@ -76,8 +76,8 @@ async fn play(args: &Args, rig: &mut Rig) -> anyhow::Result<Report> {
     let database = database::refusing().await?;
     let world = World::prepare(&rig.ground, database.address)?;
     let mut search = Search::for_secrets(world.secrets());
-    rig.core_environment = world::ENVIRONMENT.to_vec();
-    rig.agent_environment = vec![world::DEBUG];
+    rig.core_environment = world::ENVIRONMENT.map(|(name, value)| (name, value.into())).into();
+    rig.agent_environment = vec![(world::DEBUG.0, world::DEBUG.1.into())];
     search.output("ca init", &world.garam(&rig.ground, &["ca", "init"]).await?);
     rig.start_core()?;
     core_answers(rig).await?;
