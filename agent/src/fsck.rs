@@ -7,11 +7,11 @@
 use std::io::Write;
 use std::path::Path;
 
+use garam_proto::shown::escape;
 use serde::Serialize;
 
 use crate::checkpoint::{self, CheckpointError, Entry, FileState};
 use crate::source::file::{Condition, inspect};
-use crate::status::escape;
 
 /// What was found.
 #[derive(Debug, Serialize)]

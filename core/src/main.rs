@@ -1,4 +1,5 @@
 //! The `garam` binary: the core and its command line.
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 

@@ -16,6 +16,7 @@ pub mod frame;
 pub mod hash;
 pub mod ids;
 pub mod message;
+pub mod shown;
 
 pub use bin::{Malformed, decode, encode};
 pub use block::{BlockHeader, BlockKind, Record, RecordsBuilder, records};

@@ -1,15 +1,17 @@
-//! What the core's admin port says: whether it is ready, and how far its pipeline is.
+//! What the core says of itself: whether it is ready and what it counts, over plain HTTP; how far its pipeline is, over its
+//! socket.
 //!
-//! In: an address. Out: a status, or that nobody answers, which is normal while the core is being killed. HTTP/1.1 as far
-//! as these two questions need it: the harness shares no code with the product.
+//! In: an address or the socket's path. Out: a status, or that nobody answers, which is normal while the core is being killed. HTTP/1.1 as far
+//! as these questions need it: the harness shares no code with the product.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::Deserialize;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::database::Counters;
 
@@ -90,8 +92,9 @@ pub(crate) async fn is_ready(admin: SocketAddr) -> bool {
     get(admin, "/readyz").await.is_ok_and(|(code, _)| code == 200)
 }
 
-pub(crate) async fn status(admin: SocketAddr) -> anyhow::Result<Status> {
-    let (code, body) = get(admin, "/v1/status").await?;
+pub(crate) async fn status(socket: &Path) -> anyhow::Result<Status> {
+    let asked = async { ask(UnixStream::connect(socket).await?, "/v1/status").await };
+    let (code, body) = in_time(asked).await?;
     anyhow::ensure!(code == 200, "/v1/status answers {code}: {body}");
     serde_json::from_str(&body).context("/v1/status is not what it was")
 }
@@ -117,13 +120,24 @@ async fn sum(admin: SocketAddr, beginning: &str) -> anyhow::Result<u64> {
     })
 }
 
-async fn get(admin: SocketAddr, path: &str) -> anyhow::Result<(u16, String)> {
-    tokio::time::timeout(PATIENCE, ask(admin, path)).await.context("the admin port is silent")?
+/// What plain HTTP answers, whatever its code.
+pub(crate) async fn plainly(admin: SocketAddr, path: &str) -> anyhow::Result<String> {
+    get(admin, path).await.map(|(code, body)| format!("{code}\n{body}"))
 }
 
-async fn ask(admin: SocketAddr, path: &str) -> anyhow::Result<(u16, String)> {
-    let mut stream = TcpStream::connect(admin).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
+async fn get(admin: SocketAddr, path: &str) -> anyhow::Result<(u16, String)> {
+    in_time(async { ask(TcpStream::connect(admin).await?, path).await }).await
+}
+
+async fn in_time<T>(asked: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::time::timeout(PATIENCE, asked).await.context("the core is silent")?
+}
+
+async fn ask<I>(mut stream: I, path: &str) -> anyhow::Result<(u16, String)>
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+{
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;

@@ -54,6 +54,7 @@ pub(crate) struct Ground {
     /// The agent's state; its identity lies elsewhere.
     pub(crate) state: PathBuf,
     pub(crate) gateway: SocketAddr,
+    /// Health and metrics.
     pub(crate) admin: SocketAddr,
 }
 
@@ -107,6 +108,11 @@ impl Ground {
             admin: free_port(&[gateway])?,
             dir,
         })
+    }
+
+    /// Where the core answers whoever may write its folder.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.data_dir.join("admin.sock")
     }
 
     /// The pipe that most scenarios need: one stream, one pipeline, one SQLite table.

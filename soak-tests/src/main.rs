@@ -11,6 +11,7 @@
 //! oracle shares no code with it; what the canaries damage is found. Not here: tests of single rooms.
 //! Reading order: [`scenario`] (the story) → [`generate`], [`book`] → [`ground`], [`processes`], [`proxy`] → [`database`],
 //! [`oracle`]; [`bench`] stands apart.
+#![forbid(unsafe_code)]
 
 mod admin;
 mod agent;

@@ -85,7 +85,7 @@ impl Rig {
         while !admin::is_ready(self.ground.admin).await {
             self.check()?;
             if Instant::now() > deadline {
-                let why = match admin::status(self.ground.admin).await {
+                let why = match admin::status(&self.ground.socket()).await {
                     Ok(status) => status.why.join("; "),
                     Err(error) => format!("{error:#}"),
                 };
@@ -130,7 +130,7 @@ impl Rig {
         while newest <= records && Instant::now() < deadline {
             self.check()?;
             sleep(GLANCE).await;
-            if let Ok(status) = admin::status(self.ground.admin).await {
+            if let Ok(status) = admin::status(&self.ground.socket()).await {
                 newest = newest.max(status.counters().records_in);
             }
         }
@@ -146,7 +146,7 @@ impl Rig {
         let deadline = Instant::now() + patience;
         while Instant::now() < deadline {
             self.check()?;
-            if let Ok(status) = admin::status(self.ground.admin).await {
+            if let Ok(status) = admin::status(&self.ground.socket()).await {
                 let counters = status.counters();
                 if counters.delivered + counters.quarantined >= records {
                     return Ok(true);

@@ -3,12 +3,13 @@
 use std::io::Write;
 use std::path::Path;
 
+use garam_proto::shown::escape;
+
 use crate::config::Plan;
 use crate::error::AgentError;
 use crate::source::file::Step;
 use crate::source::intake::IntakePlan;
 use crate::source::spool::{self, SpoolPlan};
-use crate::status::escape;
 use crate::tls;
 
 /// Prints the plan; fails on what would keep the agent from running.

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use garam_proto::shown::{self, Harmless};
 
 use crate::config::{Config, DEFAULT_PATH};
 use crate::error::AgentError;
@@ -131,7 +132,7 @@ pub fn main() -> ExitCode {
             let code =
                 error.downcast_ref::<crate::error::AgentError>().map_or(1, |e| e.exit_code());
             // Nobody is left to tell when stderr is closed too.
-            drop(writeln!(io::stderr(), "garam-agent: {error:#}"));
+            drop(writeln!(Harmless::lines(io::stderr()), "garam-agent: {error:#}"));
             ExitCode::from(code)
         }
     }
@@ -139,7 +140,7 @@ pub fn main() -> ExitCode {
 
 /// The exit code of what went as it should.
 fn execute(command: Command) -> anyhow::Result<u8> {
-    let mut out = io::stdout().lock();
+    let mut out = Harmless::lines(io::stdout().lock());
     match command {
         Command::Run { config } => {
             drop(out);
@@ -159,7 +160,7 @@ fn execute(command: Command) -> anyhow::Result<u8> {
             match output {
                 Output::Table => status::table(&status, &mut out)?,
                 Output::Metrics => out.write_all(metrics::text(&status).as_bytes())?,
-                Output::Json => writeln!(out, "{}", serde_json::to_string(&status)?)?,
+                Output::Json => writeln!(out, "{}", shown::json(&serde_json::to_string(&status)?))?,
             }
         }
         Command::Fsck { config, state_dir, output } => {
@@ -170,7 +171,9 @@ fn execute(command: Command) -> anyhow::Result<u8> {
             let findings = fsck::check(&state_dir).map_err(AgentError::from)?;
             match output {
                 FsckOutput::Table => fsck::table(&findings, &mut out)?,
-                FsckOutput::Json => writeln!(out, "{}", serde_json::to_string(&findings)?)?,
+                FsckOutput::Json => {
+                    writeln!(out, "{}", shown::json(&serde_json::to_string(&findings)?))?;
+                }
             }
             return Ok(findings.exit_code);
         }
@@ -194,7 +197,7 @@ fn start_logging() {
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        .with_writer(move || Harmless::event(io::stderr(), colour))
         .with_ansi(colour)
         // A closed stderr must not turn a log line into a panic.
         .log_internal_errors(false)

@@ -3,6 +3,7 @@
 //! In: the keys `container`, `container_meta`, `multiline`, `mask`, `encoding`, `skip_nul`. Out: [`Rules`], or which key is wrong and why.
 //! Promise: a table that asks for none of them has no rules, and its lines travel in blocks nobody looks into.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -65,7 +66,11 @@ impl MaskTable {
 }
 
 fn key(path: &Path) -> Result<Vec<u8>, String> {
-    let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
+    // No more than it takes to see that it is too long: the file may be a device without an end.
+    let most = *KEY_BYTES.end() as u64 + 2;
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    file.take(most).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     let key = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
     if !KEY_BYTES.contains(&key.len()) {
         return Err(format!("holds {} bytes", key.len()));

@@ -1,4 +1,5 @@
 //! The agent's integration tests: the real binary, real files, and a scripted core over real TLS on 127.0.0.1.
+#![forbid(unsafe_code)]
 #![expect(
     clippy::unwrap_used,
     reason = "the fixtures are part of the tests: a panic is a failed test"

@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 
+use garam_proto::shown::is_harmful;
 use garam_stage::QuarantineReason;
 
 /// The most characters of a found value that are shown.
@@ -27,7 +28,7 @@ impl Reject {
 pub(crate) fn shown(text: &str) -> String {
     let mut out = String::with_capacity(text.len().min(SHOWN) + 16);
     for c in text.chars().take(SHOWN) {
-        if c.is_control() || is_invisible(c) {
+        if is_harmful(c) {
             out.extend(c.escape_default());
         } else {
             out.push(c);
@@ -38,11 +39,6 @@ pub(crate) fn shown(text: &str) -> String {
         write!(out, "… ({} bytes)", text.len()).unwrap_or_default();
     }
     out
-}
-
-/// Characters that change how the text around them is drawn.
-fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 #[cfg(test)]

@@ -20,12 +20,13 @@ use garam_log::{EmbeddedLog, LogError};
 use garam_meta::{GrantError, IssuedAgent as AgentRecord, Meta, MetaError, Proposal, Proven};
 use garam_proto::AgentId;
 use garam_stage::Failure;
+use tokio::net::TcpListener;
 
 use crate::actors::Slot;
 use crate::actors::admin::AdminRoom;
 use crate::actors::enrol::EnrolRoom;
 use crate::actors::gateway::GatewayRoom;
-use crate::admin;
+use crate::admin::{Doors, House, Shut};
 use crate::backup::restore;
 use crate::config::Plan;
 use crate::enrol::registrar::{RegistrarError, signed};
@@ -51,6 +52,10 @@ pub enum StartError {
         "cannot listen on {address} for {what}: {error}; choose another port in the configuration"
     )]
     Bind { what: &'static str, address: SocketAddr, error: std::io::Error },
+    #[error(
+        "cannot listen for operators on {0}; choose another place in [admin] of the configuration"
+    )]
+    Admin(#[from] Shut),
     #[error(
         "{} holds a restore that did not end: run `garam restore` again, it starts over", .0.display()
     )]
@@ -84,6 +89,7 @@ pub struct App {
     gateway: SocketAddr,
     enrol: Option<SocketAddr>,
     admin: SocketAddr,
+    admin_remote: Option<SocketAddr>,
 }
 
 impl App {
@@ -112,14 +118,14 @@ impl App {
         let listener = Listener::bind(plan.gateway.listen)
             .await
             .map_err(bind("agents", plan.gateway.listen))?;
-        let questions =
-            admin::bind(plan.admin_listen).await.map_err(bind("admin", plan.admin_listen))?;
+        let doors = Doors::open(&plan.admin).await?;
         let address = |error| StartError::Io { action: "read a bound address", error };
         let gateway = listener.local_addr().map_err(address)?;
-        let admin_addr = questions.local_addr().map_err(address)?;
+        let admin_addr = doors.plain_addr().map_err(address)?;
+        let admin_remote = doors.remote_addr().map_err(address)?;
         let (enrol_socket, enrol_addr) = match plan.gateway.enrol_listen {
             Some(wanted) => {
-                let socket = admin::bind(wanted).await.map_err(bind("enrolment", wanted))?;
+                let socket = TcpListener::bind(wanted).await.map_err(bind("enrolment", wanted))?;
                 let bound = socket.local_addr().map_err(address)?;
                 (Some(socket), Some(bound))
             }
@@ -138,9 +144,13 @@ impl App {
             bound: Arc::new(Mutex::new(Some(listener))),
         };
         let admin_room = AdminRoom {
-            listen: plan.admin_listen,
-            observe: observed.clone(),
-            bound: Arc::new(Mutex::new(Some(questions))),
+            plan: plan.admin.clone(),
+            house: House {
+                observe: observed.clone(),
+                audit: Audit::in_folder(&plan.data_dir),
+                certificate: Arc::clone(&certificate),
+            },
+            bound: Arc::new(Mutex::new(Some(doors))),
         };
         let enrol_room = plan.gateway.enrol_listen.map(|listen| EnrolRoom {
             listen,
@@ -156,7 +166,8 @@ impl App {
         )
         .map_err(|error| StartError::Io { action: "start supervision", error })?;
         observed.attach(supervision.clone());
-        Ok(Self { supervision, meta, log, gateway, enrol: enrol_addr, admin: admin_addr })
+        let (enrol, admin) = (enrol_addr, admin_addr);
+        Ok(Self { supervision, meta, log, gateway, enrol, admin, admin_remote })
     }
 
     pub fn gateway_addr(&self) -> SocketAddr {
@@ -168,8 +179,14 @@ impl App {
         self.enrol
     }
 
+    /// Health and metrics, for everybody on this machine.
     pub fn admin_addr(&self) -> SocketAddr {
         self.admin
+    }
+
+    /// Where operators ask from other machines, if anywhere.
+    pub fn admin_remote_addr(&self) -> Option<SocketAddr> {
+        self.admin_remote
     }
 
     /// Waits until the tree ends by itself, and says how.
@@ -292,7 +309,7 @@ pub async fn issue_agent(plan: &Plan, issue: &Issue<'_>) -> Result<Issued, Start
         expires_us: signed.expires_us,
     })
     .await?;
-    let event = Event::new("issue", Outcome::Allowed).with("agent", agent);
+    let event = Event::new("issue", Outcome::Allowed).by_this_user().with("agent", agent);
     Audit::in_folder(&plan.data_dir).record(event.with("host", issue.host)).await;
     authority.write_identity(issue.folder, &certificate, &key)?;
     let pki::AgentCertificate { serial, not_after, .. } = certificate;

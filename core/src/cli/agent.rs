@@ -224,7 +224,8 @@ fn revoke(plan: &Plan, name: &str, consent: Consent, format: Format) -> anyhow::
         let meta = Meta::open(&plan.meta_path()).await?;
         for agent in &found {
             meta.revoke(agent.agent, agent.generation + BEYOND).await?;
-            let event = Event::new("revoke", Outcome::Allowed).with("agent", agent.agent);
+            let event =
+                Event::new("revoke", Outcome::Allowed).by_this_user().with("agent", agent.agent);
             audit.record(event.with("host", &agent.host)).await;
         }
         Ok(())
@@ -234,7 +235,7 @@ fn revoke(plan: &Plan, name: &str, consent: Consent, format: Format) -> anyhow::
     Ok(Exit::Ok)
 }
 
-fn exists_is_conflict(error: PkiError) -> anyhow::Error {
+pub(super) fn exists_is_conflict(error: PkiError) -> anyhow::Error {
     match error {
         PkiError::Exists(_) => coded(Exit::Conflict, error),
         PkiError::HostName(_) => coded(Exit::Config, error),

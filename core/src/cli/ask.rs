@@ -2,24 +2,24 @@
 
 use std::io::Write as _;
 
+use garam_proto::shown::json;
 use http_body_util::BodyExt as _;
 use serde_json::Value;
 
-use super::admin_client;
+use super::admin_client::Core;
 use super::exit::{Exit, eprintln_quietly};
 use super::output::{self, Format, Table, bytes, escape, seconds};
 use crate::admin::answers::{LagAnswer, StatusAnswer, Verdict};
-use crate::config::Plan;
 use crate::supervise::{Snapshot, render};
 
-pub(crate) fn tree(plan: &Plan, format: Format) -> anyhow::Result<Exit> {
-    let snapshot: Snapshot = super::block_on(admin_client::get(plan.admin_listen, "/v1/tree"))?;
+pub(crate) fn tree(core: &Core, format: Format) -> anyhow::Result<Exit> {
+    let snapshot: Snapshot = super::block_on(core.get("/v1/tree"))?;
     output::print_text(format, &snapshot, &escape_lines(&render(&snapshot)))?;
     Ok(Exit::Ok)
 }
 
-pub(crate) fn status(plan: &Plan, format: Format) -> anyhow::Result<Exit> {
-    let status: StatusAnswer = super::block_on(admin_client::get(plan.admin_listen, "/v1/status"))?;
+pub(crate) fn status(core: &Core, format: Format) -> anyhow::Result<Exit> {
+    let status: StatusAnswer = super::block_on(core.get("/v1/status"))?;
     let mut text =
         format!("{}\n", if status.verdict == Verdict::Healthy { "healthy" } else { "degraded" });
     for why in &status.why {
@@ -60,8 +60,8 @@ pub(crate) fn status(plan: &Plan, format: Format) -> anyhow::Result<Exit> {
     })
 }
 
-pub(crate) fn lag(plan: &Plan, format: Format) -> anyhow::Result<Exit> {
-    let answer: LagAnswer = super::block_on(admin_client::get(plan.admin_listen, "/v1/lag"))?;
+pub(crate) fn lag(core: &Core, format: Format) -> anyhow::Result<Exit> {
+    let answer: LagAnswer = super::block_on(core.get("/v1/lag"))?;
     let mut table = Table::new(&[
         "PIPELINE",
         "STREAM",
@@ -113,7 +113,7 @@ enum TapFrom {
     Earliest,
 }
 
-pub(crate) fn tap(plan: &Plan, args: &TapArgs) -> anyhow::Result<Exit> {
+pub(crate) fn tap(core: &Core, args: &TapArgs) -> anyhow::Result<Exit> {
     let from = match args.from {
         TapFrom::End => "end",
         TapFrom::Earliest => "earliest",
@@ -121,7 +121,7 @@ pub(crate) fn tap(plan: &Plan, args: &TapArgs) -> anyhow::Result<Exit> {
     let stage = if args.before { "before" } else { "after" };
     let path = format!("/v1/tap/{}?limit={}&from={from}&stage={stage}", args.pipeline, args.limit);
     super::block_on(async {
-        let mut body = admin_client::open(plan.admin_listen, &path).await?.into_body();
+        let mut body = core.open(&path).await?.into_body();
         let mut line = Vec::new();
         let mut stdout = std::io::stdout();
         loop {
@@ -134,9 +134,8 @@ pub(crate) fn tap(plan: &Plan, args: &TapArgs) -> anyhow::Result<Exit> {
             for &byte in &data {
                 line.push(byte);
                 if byte == b'\n' {
-                    // Parsed and printed anew: JSON escapes every control character by itself.
                     match serde_json::from_slice::<Value>(&line) {
-                        Ok(value) => writeln!(stdout, "{value}")?,
+                        Ok(value) => writeln!(stdout, "{}", json(&value.to_string()))?,
                         Err(error) => {
                             eprintln_quietly(&format!("garam: unreadable record: {error}"))
                         }

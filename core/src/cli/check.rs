@@ -33,7 +33,9 @@ pub(crate) fn check(plan: &Plan, args: &Args, format: Format) -> anyhow::Result<
         "gateway": plan.gateway.listen.to_string(),
         "enrol": plan.gateway.enrol_listen.map(|listen| listen.to_string()),
         "policies": plan.policies.iter().map(|policy| policy.name.as_str()).collect::<Vec<_>>(),
-        "admin": plan.admin_listen.to_string(),
+        "admin": plan.admin.listen.to_string(),
+        "admin_socket": plan.admin.socket,
+        "admin_remote": plan.admin.remote_listen.map(|listen| listen.to_string()),
         "connected": args.connect,
         "streams": plan.streams.iter().zip(&outages).map(|(stream, outage)| json!({
             "name": stream.name.as_str(),
@@ -56,7 +58,12 @@ pub(crate) fn check(plan: &Plan, args: &Args, format: Format) -> anyhow::Result<
     let mut table = Table::new(&["WHAT", "NAME", "PLAN"]);
     table.row(["core".into(), "data".into(), plan.data_dir.display().to_string()]);
     table.row(["core".into(), "gateway".into(), plan.gateway.listen.to_string()]);
-    table.row(["core".into(), "admin".into(), plan.admin_listen.to_string()]);
+    table.row(["core".into(), "admin".into(), plan.admin.socket.display().to_string()]);
+    if let Some(listen) = plan.admin.remote_listen {
+        let text = format!("{listen}, with certificates of `garam admin issue`");
+        table.row(["core".into(), "admin, remote".into(), text]);
+    }
+    table.row(["core".into(), "metrics".into(), plan.admin.listen.to_string()]);
     if let Some(listen) = plan.gateway.enrol_listen {
         let life = humantime::format_duration(plan.pki.agent_life);
         table.row(["core".into(), "enrol".into(), format!("{listen}, certificates for {life}")]);

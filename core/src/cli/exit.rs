@@ -4,6 +4,7 @@ use std::fmt;
 use std::process::ExitCode;
 
 use garam_meta::MetaError;
+use garam_proto::shown;
 use garam_stage::FailureKind;
 
 /// How a command ended.
@@ -16,6 +17,8 @@ pub(crate) enum Exit {
     NotFound = 3,
     /// Unreachable or timed out.
     Unreachable = 4,
+    /// Whoever asks may not.
+    Denied = 5,
     /// Somebody else holds what is needed: a port, a folder.
     Conflict = 6,
     /// It runs, but not all of it.
@@ -75,8 +78,8 @@ fn in_words(error: &anyhow::Error) -> String {
     })
 }
 
-/// Writes to stderr; a closed stderr is no reason to fail.
+/// Writes to stderr, with nothing in it that steers a terminal; a closed stderr is no reason to fail.
 pub(crate) fn eprintln_quietly(line: &str) {
     use std::io::Write as _;
-    let _closed_stderr_is_fine = writeln!(std::io::stderr(), "{line}");
+    let _closed_stderr_is_fine = writeln!(std::io::stderr(), "{}", shown::lines(line));
 }

@@ -1,8 +1,10 @@
 //! The operator's command line: parses, calls one room, prints, and ends with a documented exit code.
 //!
-//! Data goes to stdout, talk to stderr. Verbs that ask a running core go through its admin port; verbs that look at files
-//! (`check`, `log`, `dlq`, `query`, `backup`, `verify`, `restore`, `ca`, `agent`, `token`) work without one; `resume` does both. Not here: what the verbs do (`app` and the rooms).
+//! Data goes to stdout, talk to stderr. Verbs that ask a running core go through its admin socket, or with `--core` through its remote
+//! admin port; verbs that look at files
+//! (`check`, `log`, `dlq`, `query`, `backup`, `verify`, `restore`, `ca`, `agent`, `admin`, `token`) work without one; `resume` does both. Not here: what the verbs do (`app` and the rooms).
 
+mod admin;
 mod admin_client;
 mod agent;
 mod ask;
@@ -28,6 +30,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::{self, DEFAULT_PATH, Plan};
+use admin_client::Core;
 use exit::{Exit, coded};
 use output::Format;
 
@@ -47,6 +50,12 @@ pub(crate) struct Cli {
     /// How to print.
     #[arg(long, short, global = true, value_enum, default_value_t)]
     output: Format,
+    /// Ask the core on another machine, `HOST:PORT` of its admin.remote_listen: for tree, status, lag, tap and resume.
+    #[arg(long, global = true, value_name = "HOST:PORT", requires = "identity")]
+    core: Option<String>,
+    /// Folder of `garam admin issue` that says who asks.
+    #[arg(long, global = true, value_name = "DIR", requires = "core")]
+    identity: Option<PathBuf>,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -96,6 +105,9 @@ enum Verb {
     /// Issue certificates, list and revoke agents
     #[command(subcommand)]
     Agent(agent::AgentVerb),
+    /// Let people ask this core from other machines
+    #[command(subcommand)]
+    Admin(admin::Verb),
     /// Let hosts become agents by a token
     #[command(subcommand)]
     Token(token::Verb),
@@ -120,14 +132,20 @@ pub fn main() -> ExitCode {
 
 fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     let (format, config) = (cli.output, cli.config);
+    let there = cli.core.zip(cli.identity);
+    let there = there.map(|(address, identity)| Core::There { address, identity });
+    if let Some(core) = there {
+        return ask_elsewhere(&core, cli.verb, format);
+    }
+    let here = || Ok::<_, anyhow::Error>(Core::Here { socket: load(&config)?.admin.socket });
     match cli.verb {
         Verb::Run => run::run(&load(&config)?),
         Verb::Check(args) => check::check(&load(&config)?, &args, format),
         Verb::Quickstart(args) => quickstart::quickstart(args, format),
-        Verb::Tree => ask::tree(&load(&config)?, format),
-        Verb::Status => ask::status(&load(&config)?, format),
-        Verb::Lag => ask::lag(&load(&config)?, format),
-        Verb::Tap(args) => ask::tap(&load(&config)?, &args),
+        Verb::Tree => ask::tree(&here()?, format),
+        Verb::Status => ask::status(&here()?, format),
+        Verb::Lag => ask::lag(&here()?, format),
+        Verb::Tap(args) => ask::tap(&here()?, &args),
         Verb::Log(verb) => log::dispatch(&load(&config)?, verb, format),
         Verb::Backup(args) => backup::backup(&load(&config)?, &args, format),
         Verb::Verify(args) => backup::verify(&args, format),
@@ -140,6 +158,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Dlq(verb) => dlq::dispatch(&load(&config)?, verb, format),
         Verb::Ca(verb) => agent::ca(&load(&config)?, &verb),
         Verb::Agent(verb) => agent::agent(&load(&config)?, verb, format),
+        Verb::Admin(verb) => admin::dispatch(&load(&config)?, verb, format),
         Verb::Token(verb) => token::dispatch(&load(&config)?, verb, format),
         Verb::Completions { shell } => {
             let mut script = Vec::new();
@@ -150,6 +169,21 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
             let mut page = Vec::new();
             clap_mangen::Man::new(Cli::command()).render(&mut page)?;
             output::emit(&String::from_utf8_lossy(&page)).map(|()| Exit::Ok)
+        }
+    }
+}
+
+/// Verbs that need nothing but a running core.
+fn ask_elsewhere(core: &Core, verb: Verb, format: Format) -> anyhow::Result<Exit> {
+    match verb {
+        Verb::Tree => ask::tree(core, format),
+        Verb::Status => ask::status(core, format),
+        Verb::Lag => ask::lag(core, format),
+        Verb::Tap(args) => ask::tap(core, &args),
+        Verb::Resume(args) => resume::start_again(core, &args, format),
+        _ => {
+            let text = "--core is for tree, status, lag, tap and resume: run this verb on the core's own machine";
+            Err(coded(Exit::Usage, anyhow::anyhow!(text)))
         }
     }
 }

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 
 use clap::ValueEnum;
+pub(crate) use garam_proto::shown::escape;
+use garam_proto::shown::{json, lines};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -98,38 +100,25 @@ fn print_value(format: Format, value: &impl Serialize) -> anyhow::Result<()> {
         Format::Yaml => {
             let mut out = String::new();
             yaml(&value, 0, &mut out);
-            emit(&out)
+            emit(&json(&out))
         }
-        _ => emit(&format!("{value}\n")),
+        _ => emit(&format!("{}\n", json(&value.to_string()))),
     }
 }
 
-/// Writes to stdout. A reader that went away (`| head`) ends the program quietly.
+/// Writes to stdout, with nothing in it that steers a terminal.
 pub(crate) fn emit(text: &str) -> anyhow::Result<()> {
+    emit_as_it_is(&lines(text))
+}
+
+/// Writes to stdout what Garam made itself, escape sequences included. A reader that went away (`| head`) ends the program
+/// quietly.
+pub(crate) fn emit_as_it_is(text: &str) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
         result => Ok(result?),
     }
-}
-
-/// Makes control and bidirectional characters visible, so that data cannot steer a terminal.
-pub(crate) fn escape(text: &str) -> String {
-    let harmful = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
-    };
-    if !text.chars().any(harmful) {
-        return text.to_owned();
-    }
-    text.chars().fold(String::with_capacity(text.len() + 8), |mut out, c| {
-        if harmful(c) {
-            out.extend(c.escape_default())
-        } else {
-            out.push(c)
-        }
-        out
-    })
 }
 
 /// Block-style YAML 1.2; strings are always quoted as in JSON, which YAML reads the same.
@@ -187,12 +176,6 @@ pub(crate) fn seconds(s: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn control_characters_are_made_visible() {
-        assert_eq!(escape("a\u{1b}[31mb\u{202e}"), "a\\u{1b}[31mb\\u{202e}");
-        assert_eq!(escape("가람"), "가람");
-    }
 
     #[test]
     fn yaml_is_block_style_with_quoted_strings() {

@@ -13,7 +13,7 @@ use garam_proto::{LogOffset, PartitionId, PipelineId};
 use garam_stage::{Choice, Cursor, CursorKey, CursorMemory as _, Decision, SlotRange};
 use serde_json::{Value, json};
 
-use super::admin_client;
+use super::admin_client::Core;
 use super::confirm::{Answer, Consent, confirm};
 use super::exit::{Coded, Exit, coded, eprintln_quietly};
 use super::output::{self, Format, Table};
@@ -68,9 +68,7 @@ pub(crate) fn resume(plan: &Plan, args: &Args, format: Format) -> anyhow::Result
             output::print_text(format, &value, "a running core lets it go on within a second\n")?;
             return Ok(Exit::Ok);
         }
-        let started = super::block_on(start(plan, &args.pipeline))?;
-        output::print_text(format, &json!({"pipeline": args.pipeline, "started": started}), "")?;
-        return Ok(Exit::Ok);
+        return start_again(&here(plan), args, format);
     };
     refuse_unguarded(pipeline, choice, args.force)?;
     super::block_on(async {
@@ -95,7 +93,7 @@ pub(crate) fn resume(plan: &Plan, args: &Args, format: Format) -> anyhow::Result
             for step in &steps {
                 meta.decide(&step.key, &step.decision).await?;
             }
-            started = match start(plan, &args.pipeline).await {
+            started = match start(&here(plan), &args.pipeline).await {
                 Ok(started) => started,
                 Err(error) if exit_of(&error) == Some(Exit::Unreachable) => {
                     eprintln_quietly("no core runs: it is carried out when the core is started");
@@ -113,6 +111,21 @@ pub(crate) fn resume(plan: &Plan, args: &Args, format: Format) -> anyhow::Result
         output::print(format, &value, &table(&steps, decided))?;
         Ok(Exit::Ok)
     })
+}
+
+/// Without a choice, also on another machine.
+pub(crate) fn start_again(core: &Core, args: &Args, format: Format) -> anyhow::Result<Exit> {
+    if args.choice().is_some() {
+        let text = "a choice is made where destination and log lie: on the core's own machine";
+        return Err(coded(Exit::Usage, anyhow!(text)));
+    }
+    let started = super::block_on(start(core, &args.pipeline))?;
+    output::print_text(format, &json!({"pipeline": args.pipeline, "started": started}), "")?;
+    Ok(Exit::Ok)
+}
+
+fn here(plan: &Plan) -> Core {
+    Core::Here { socket: plan.admin.socket.clone() }
 }
 
 impl Args {
@@ -274,9 +287,8 @@ fn table(steps: &[Step], decided: bool) -> Table {
 }
 
 /// Asks a running core to start the pipeline now. `false`: it runs already, or starts by itself soon.
-async fn start(plan: &Plan, pipeline: &str) -> anyhow::Result<bool> {
-    let path = format!("/v1/resume/{pipeline}");
-    match admin_client::post(plan.admin_listen, &path).await {
+async fn start(core: &Core, pipeline: &str) -> anyhow::Result<bool> {
+    match core.post(&format!("/v1/resume/{pipeline}")).await {
         Ok(()) => Ok(true),
         Err(error) if exit_of(&error) == Some(Exit::Conflict) => {
             eprintln_quietly(&format!("garam: {error:#}"));

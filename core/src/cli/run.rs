@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use garam_log::LogError;
+use garam_proto::shown::Harmless;
 use garam_stage::FailureKind;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -36,7 +37,8 @@ async fn serve(plan: &Plan) -> anyhow::Result<Exit> {
     let app = App::start(plan.clone()).await.map_err(with_code)?;
     tracing::info!(
         gateway = %app.gateway_addr(),
-        admin = %app.admin_addr(),
+        admin = %plan.admin.socket.display(),
+        metrics = %app.admin_addr(),
         data_dir = %plan.data_dir.display(),
         version = env!("CARGO_PKG_VERSION"),
         "core is running"
@@ -95,7 +97,7 @@ pub(crate) fn init_logging() {
         .with_env_filter(filter)
         .with_ansi(colour)
         .log_internal_errors(false)
-        .with_writer(std::io::stderr);
+        .with_writer(move || Harmless::event(std::io::stderr(), colour));
     // Only a second call in one process fails, and the first one's settings then stay.
     let _already_set = builder.try_init().is_err();
 }
@@ -104,6 +106,7 @@ pub(super) fn with_code(error: StartError) -> anyhow::Error {
     let exit = match &error {
         StartError::Log(LogError::Locked { .. })
         | StartError::Bind { .. }
+        | StartError::Admin(_)
         | StartError::Restoring(_) => Exit::Conflict,
         StartError::Meta(error) if error.kind() == FailureKind::Config => Exit::Config,
         StartError::Log(LogError::NewerFormat { .. }) | StartError::Pki(_) | StartError::Tls(_) => {

@@ -81,7 +81,8 @@ fn create(plan: &Plan, args: &Create, format: Format) -> anyhow::Result<Exit> {
         let meta = Meta::open(&plan.meta_path()).await?;
         let token = new_token(&meta, args, &fresh).await?;
         meta.create_token(&token).await?;
-        let event = Event::new("token-create", Outcome::Allowed).with("token", &token.id);
+        let event = Event::new("token-create", Outcome::Allowed).by_this_user();
+        let event = event.with("token", &token.id);
         let event = event.with("host", &token.host).with("uses", token.uses);
         let policy = token.policy.clone().unwrap_or_default();
         Audit::in_folder(&plan.data_dir).record(event.with("policy", policy)).await;
@@ -245,7 +246,8 @@ fn revoke(plan: &Plan, id: &str) -> anyhow::Result<Exit> {
     let known = super::block_on(async {
         let known = Meta::open(&plan.meta_path()).await?.revoke_token(id).await?;
         if known {
-            let event = Event::new("token-revoke", Outcome::Allowed).with("token", id);
+            let event =
+                Event::new("token-revoke", Outcome::Allowed).by_this_user().with("token", id);
             Audit::in_folder(&plan.data_dir).record(event).await;
         }
         Ok(known)

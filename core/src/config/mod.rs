@@ -18,7 +18,7 @@ use garam_stage::ContractConfig;
 use serde::Deserialize;
 
 pub use load::{ConfigError, load, parse};
-pub use plan::{PipelinePlan, Plan, PolicyPlan, StreamPlan};
+pub use plan::{AdminPlan, PipelinePlan, Plan, PolicyPlan, StreamPlan};
 
 /// Where `garam` looks when no `--config` is given.
 pub const DEFAULT_PATH: &str = "/etc/garam/garam.toml";
@@ -113,17 +113,23 @@ impl Default for GatewayConfig {
     }
 }
 
-/// Health, metrics and the command line's questions, over HTTP on loopback.
+/// Health, metrics and operators' questions.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdminConfig {
-    /// Default `127.0.0.1:7479`; a loopback address.
+    /// Plain HTTP for probes and Prometheus: health and metrics, nothing else. Default `127.0.0.1:7479`; a loopback address.
     pub listen: SocketAddr,
+    /// Where the command line asks: only the core's user and root may. Default `DATA_DIR/admin.sock`; at most 107 bytes.
+    pub socket: Option<PathBuf>,
+    /// Address and port for operators on other machines, over mutual TLS with certificates of `garam admin issue`. Default:
+    /// nowhere.
+    pub remote_listen: Option<SocketAddr>,
 }
 
 impl Default for AdminConfig {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 7479)) }
+        let listen = SocketAddr::from(([127, 0, 0, 1], 7479));
+        Self { listen, socket: None, remote_listen: None }
     }
 }
 

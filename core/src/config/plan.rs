@@ -1,6 +1,6 @@
 //! The checked configuration: names are names, references exist, numbers are in bounds.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use garam_sink::SinkConfig;
 use garam_stage::Contract;
 
 use super::{
-    Config, ConfigError, GatewayConfig, LogConfig, OnFull, PipelineConfig, PkiConfig, PolicyConfig,
-    QuarantineConfig, Start, StreamConfig, To,
+    AdminConfig, Config, ConfigError, GatewayConfig, LogConfig, OnFull, PipelineConfig, PkiConfig,
+    PolicyConfig, QuarantineConfig, Start, StreamConfig, To,
 };
 
 /// What the core will do, as `garam check` prints it.
@@ -23,7 +23,7 @@ pub struct Plan {
     pub pki: PkiConfig,
     pub policies: Vec<PolicyPlan>,
     pub gateway: GatewayConfig,
-    pub admin_listen: std::net::SocketAddr,
+    pub admin: AdminPlan,
     pub log: LogConfig,
     pub streams: Vec<StreamPlan>,
     pub pipelines: Vec<PipelinePlan>,
@@ -39,6 +39,14 @@ pub struct StreamPlan {
     pub max_origins: u32,
     pub contract: Contract,
     pub refiner: Arc<ContractRefiner>,
+}
+
+/// Where operators ask.
+#[derive(Debug, Clone)]
+pub struct AdminPlan {
+    pub listen: std::net::SocketAddr,
+    pub socket: PathBuf,
+    pub remote_listen: Option<std::net::SocketAddr>,
 }
 
 /// What an agent may do.
@@ -81,12 +89,7 @@ impl Config {
         check_gateway(&self.gateway)?;
         bounds("log.segment_size", self.log.segment_size, ByteSize::mib(1), ByteSize::gib(1))?;
         bounds("log.reserve", self.log.reserve, ByteSize::b(0), ByteSize::gib(16))?;
-        if !self.admin.listen.ip().is_loopback() {
-            return invalid(
-                "admin.listen",
-                format!("{} is not a loopback address: use 127.0.0.1 or [::1]", self.admin.listen),
-            );
-        }
+        let admin = check_admin(self.admin, &self.data_dir)?;
         if self.stream.is_empty() {
             return invalid(
                 "stream",
@@ -114,7 +117,7 @@ impl Config {
             pki: self.pki,
             policies,
             gateway: self.gateway,
-            admin_listen: self.admin.listen,
+            admin,
             log: self.log,
             streams,
             pipelines,
@@ -144,6 +147,23 @@ fn check_gateway(gateway: &GatewayConfig) -> Result<(), ConfigError> {
         }
     }
     Ok(())
+}
+
+fn check_admin(admin: AdminConfig, data_dir: &Path) -> Result<AdminPlan, ConfigError> {
+    let AdminConfig { listen, socket, remote_listen } = admin;
+    if !listen.ip().is_loopback() {
+        let text = format!(
+            "{listen} is not a loopback address: use 127.0.0.1 or [::1]; other machines ask at admin.remote_listen"
+        );
+        return invalid("admin.listen", text);
+    }
+    let socket = socket.unwrap_or_else(|| data_dir.join("admin.sock"));
+    // What a socket's address holds, on every Unix.
+    if socket.as_os_str().len() > 107 {
+        let text = format!("{} is longer than 107 bytes: name a shorter path", socket.display());
+        return invalid("admin.socket", text);
+    }
+    Ok(AdminPlan { listen, socket, remote_listen })
 }
 
 fn check_pki(pki: &PkiConfig) -> Result<(), ConfigError> {

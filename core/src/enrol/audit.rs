@@ -41,6 +41,12 @@ impl Event {
         Self { what, outcome, fields: Map::new() }
     }
 
+    /// Of a verb on this machine: its user.
+    #[must_use]
+    pub fn by_this_user(self) -> Self {
+        self.with("by", format_args!("uid {}", rustix::process::getuid().as_raw()))
+    }
+
     #[must_use]
     pub fn with(mut self, name: &str, value: impl ToString) -> Self {
         self.fields.insert(name.to_owned(), Value::String(value.to_string()));

@@ -8,6 +8,8 @@ use rustls::pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::admins::ADMIN_URI;
+
 /// What an agent's URI SAN begins with; its UUID follows.
 pub(super) const AGENT_URI: &str = "spiffe://garam/agent/";
 /// Two more names say which of the agent's keys this is, and what it may do. Without them: generation 0, everything.
@@ -43,7 +45,7 @@ pub enum NotAnAgent {
     Unreadable(String),
     #[error("the certificate has no {AGENT_URI}UUID name: it was not issued for an agent")]
     NoIdentity,
-    #[error("the certificate names more than one agent")]
+    #[error("the certificate names more than one holder")]
     Ambiguous,
 }
 
@@ -51,24 +53,17 @@ pub enum NotAnAgent {
 pub fn peer_identity(leaf: &CertificateDer<'_>) -> Result<PeerIdentity, NotAnAgent> {
     let (_, certificate) =
         X509Certificate::from_der(leaf).map_err(|e| NotAnAgent::Unreadable(e.to_string()))?;
-    let names = certificate.subject_alternative_name().ok().flatten();
+    let uris = uris(&certificate);
     let mut agents =
-        names.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
-            GeneralName::URI(uri) => uri.strip_prefix(AGENT_URI)?.parse::<AgentId>().ok(),
-            _ => None,
-        });
+        uris.iter().filter_map(|uri| uri.strip_prefix(AGENT_URI)?.parse::<AgentId>().ok());
     let agent = agents.next().ok_or(NotAnAgent::NoIdentity)?;
-    if agents.next().is_some() {
+    if agents.next().is_some() || uris.iter().any(|uri| uri.starts_with(ADMIN_URI)) {
         return Err(NotAnAgent::Ambiguous);
     }
     let common_name = certificate.subject().iter_common_name().next();
     let host = common_name.and_then(|name| name.as_str().ok()).unwrap_or("unknown").to_owned();
-    let named = |prefix: &str| {
-        names.iter().flat_map(|names| &names.value.general_names).find_map(|name| match name {
-            GeneralName::URI(uri) => uri.strip_prefix(prefix).map(str::to_owned),
-            _ => None,
-        })
-    };
+    let named =
+        |prefix: &str| uris.iter().find_map(|uri| uri.strip_prefix(prefix)).map(str::to_owned);
     let validity = certificate.validity();
     Ok(PeerIdentity {
         agent,
@@ -123,6 +118,16 @@ fn address(bytes: &[u8]) -> Option<String> {
     Some(std::net::Ipv6Addr::from(v6).to_string())
 }
 
-fn seconds(timestamp: i64) -> SystemTime {
+/// The URIs among a certificate's alternative names.
+pub(super) fn uris<'a>(certificate: &'a X509Certificate<'a>) -> Vec<&'a str> {
+    let names = certificate.subject_alternative_name().ok().flatten();
+    let uri = |name: &GeneralName<'a>| match name {
+        GeneralName::URI(uri) => Some(*uri),
+        _ => None,
+    };
+    names.into_iter().flat_map(|names| &names.value.general_names).filter_map(uri).collect()
+}
+
+pub(super) fn seconds(timestamp: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(u64::try_from(timestamp).unwrap_or(0))
 }

@@ -9,9 +9,11 @@
 //!
 //! ```text
 //! root (10 y, P-256) ─► issuing (5 y) ─┬► server  (1 y, renewed by the core itself; DNS and IP SANs)
-//!                                      └► agent   (SAN spiffe://garam/agent/UUID, clientAuth, CN = host for people)
+//!                                      ├► agent   (SAN spiffe://garam/agent/UUID, clientAuth, CN = host for people)
+//!                                      └► person  (SAN spiffe://garam/admin/ROLE/UUID, clientAuth, CN = name)
 //! ```
 
+mod admins;
 mod csr;
 mod identity;
 mod server;
@@ -27,6 +29,7 @@ use rcgen::{
     KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData as _, SanType, SerialNumber,
 };
 
+pub use admins::{AdminIdentity, NotAnAdmin, Role, admin_identity};
 pub use csr::{CsrError, RequestedKey};
 pub use identity::{PeerIdentity, Validity, peer_identity, validity};
 pub use server::{LOOK, ServerCertificate};
@@ -49,7 +52,7 @@ pub enum PkiError {
     Make { what: String, error: rcgen::Error },
     #[error("{} is not a usable certificate or key: {why}", .path.display())]
     Unusable { path: PathBuf, why: String },
-    #[error("{0:?} is not a host name: letters, digits, '.', '-', '_', at most 128")]
+    #[error("{0:?} is not a name: letters, digits, '.', '-', '_', at most 128")]
     HostName(String),
 }
 
@@ -68,7 +71,7 @@ pub struct Authority {
     root: String,
 }
 
-/// An agent's certificate.
+/// A certificate of an agent or a person.
 #[derive(Debug, Clone)]
 pub struct AgentCertificate {
     /// With its issuer, PEM.
@@ -78,7 +81,7 @@ pub struct AgentCertificate {
     pub not_after: SystemTime,
 }
 
-/// A key that the core makes on behalf of a host, for `agent issue`.
+/// A key that the core makes on behalf of others, for `agent issue` and `admin issue`.
 pub struct AgentKey {
     pair: KeyPair,
 }
@@ -151,8 +154,17 @@ impl Authority {
             .flatten()
             .map(|uri| Ok(SanType::URI(uri.try_into().map_err(make)?)))
             .collect::<Result<_, PkiError>>()?;
+        self.seal(params, key, life).map_err(make)
+    }
+
+    fn seal(
+        &self,
+        params: CertificateParams,
+        key: &impl rcgen::PublicKeyData,
+        life: Duration,
+    ) -> Result<AgentCertificate, rcgen::Error> {
         let serial = params.serial_number.as_ref().map(SerialNumber::to_bytes).unwrap_or_default();
-        let made = params.signed_by(key, &self.issuer).map_err(make)?;
+        let made = params.signed_by(key, &self.issuer)?;
         Ok(AgentCertificate {
             chain: format!("{}{}", made.pem(), self.chain),
             serial: serial.iter().map(|byte| format!("{byte:02x}")).collect(),

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use garam_proto::shown::escape;
 use serde::{Deserialize, Serialize};
 
 use super::exit::Fault;
@@ -130,10 +131,10 @@ struct Line {
 }
 
 fn collect(node: &Snapshot, lead: &str, below: &str, lines: &mut Vec<Line>) {
-    lines.push(Line { label: format!("{lead}{}", printable(&node.name)), text: describe(node) });
+    lines.push(Line { label: format!("{lead}{}", escape(&node.name)), text: describe(node) });
     if let Some(fault) = &node.last_fault {
         let bar = if node.children.is_empty() { "   " } else { "│  " };
-        let text = format!("! {}, {}: {}", fault.exit, fault.kind, printable(&fault.what));
+        let text = format!("! {}, {}: {}", fault.exit, fault.kind, escape(&fault.what));
         lines.push(Line { label: format!("{below}{bar}"), text });
         if node.state == State::Parked {
             lines
@@ -150,7 +151,7 @@ fn collect(node: &Snapshot, lead: &str, below: &str, lines: &mut Vec<Line>) {
 fn describe(node: &Snapshot) -> String {
     let mut text = format!("{:<12}  ", node.role);
     match &node.state {
-        State::Waiting { on } => text.push_str(&format!("waiting for {}", printable(on))),
+        State::Waiting { on } => text.push_str(&format!("waiting for {}", escape(on))),
         State::BackingOff { retry_in_ms } => {
             text.push_str(&format!("back in {}", short(Duration::from_millis(*retry_in_ms))));
         }
@@ -164,19 +165,6 @@ fn describe(node: &Snapshot) -> String {
         text.push_str(&format!(", {} restart{plural}", node.restarts));
     }
     text
-}
-
-/// Faults carry words from outside: control characters must not reach a terminal.
-fn printable(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() {
-            out.extend(c.escape_default());
-        } else {
-            out.push(c);
-        }
-    }
-    out
 }
 
 fn short(duration: Duration) -> String {

@@ -134,8 +134,17 @@ impl Client {
 }
 
 pub(crate) async fn tls(to: SocketAddr, identity: &Path) -> Result<TlsStream<TcpStream>, String> {
+    tls_as(to, &identity.join("ca.pem"), Some(identity)).await
+}
+
+/// A session that trusts a root, with an identity or without any.
+pub(crate) async fn tls_as(
+    to: SocketAddr,
+    root: &Path,
+    identity: Option<&Path>,
+) -> Result<TlsStream<TcpStream>, String> {
     let tcp = TcpStream::connect(to).await.map_err(|e| e.to_string())?;
-    handshake(tcp, client_config(identity)).await
+    handshake(tcp, client_config_of(root, identity)).await
 }
 
 pub(crate) async fn handshake(
@@ -147,20 +156,28 @@ pub(crate) async fn handshake(
 }
 
 pub(crate) fn client_config(identity: &Path) -> Arc<rustls::ClientConfig> {
+    client_config_of(&identity.join("ca.pem"), Some(identity))
+}
+
+fn client_config_of(root: &Path, identity: Option<&Path>) -> Arc<rustls::ClientConfig> {
     let mut roots = rustls::RootCertStore::empty();
-    for certificate in read_certificates(&identity.join("ca.pem")).unwrap() {
+    for certificate in read_certificates(root).unwrap() {
         roots.add(certificate).unwrap();
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
-        .with_root_certificates(roots)
-        .with_client_auth_cert(
-            read_certificates(&identity.join("cert.pem")).unwrap(),
-            read_key(&identity.join("key.pem")).unwrap(),
-        )
-        .unwrap();
+        .with_root_certificates(roots);
+    let config = match identity {
+        Some(folder) => config
+            .with_client_auth_cert(
+                read_certificates(&folder.join("cert.pem")).unwrap(),
+                read_key(&folder.join("key.pem")).unwrap(),
+            )
+            .unwrap(),
+        None => config.with_no_client_auth(),
+    };
     Arc::new(config)
 }
 

@@ -86,7 +86,13 @@ fn bounds_and_addresses_are_checked() {
     check(
         "[admin]\nlisten = \"0.0.0.0:1\"\n[stream.s]\n",
         expect![
-            "configuration key admin.listen: 0.0.0.0:1 is not a loopback address: use 127.0.0.1 or [::1]"
+            "configuration key admin.listen: 0.0.0.0:1 is not a loopback address: use 127.0.0.1 or [::1]; other machines ask at admin.remote_listen"
+        ],
+    );
+    check(
+        &format!("[admin]\nsocket = \"/{}\"\n[stream.s]\n", "a".repeat(107)),
+        expect![
+            "configuration key admin.socket: /aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa is longer than 107 bytes: name a shorter path"
         ],
     );
 }

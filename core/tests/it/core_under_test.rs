@@ -39,6 +39,11 @@ impl Core {
         Self::configured(folder, &to, gateway, tables).await
     }
 
+    /// With more lines in `[admin]`.
+    pub(crate) async fn with_admin(admin: &str) -> Self {
+        Self::with("", admin).await
+    }
+
     async fn configured(folder: TempDir, to: &str, gateway: &str, tables: &str) -> Self {
         let plan = plan(&folder, to, gateway, tables);
         Pki::at(&plan.pki_dir).init("test").unwrap();
@@ -131,17 +136,40 @@ impl Core {
     }
 
     pub(crate) async fn ask(&self, path: &str) -> (u16, String) {
+        self.ask_by("GET", path).await
+    }
+
+    /// Over the socket, with a method.
+    pub(crate) async fn ask_by(&self, method: &str, path: &str) -> (u16, String) {
+        let stream = tokio::net::UnixStream::connect(&self.plan.admin.socket).await.unwrap();
+        request(stream, method, path).await
+    }
+
+    /// Over plain HTTP, as any program of the machine may.
+    pub(crate) async fn ask_plainly(&self, path: &str) -> (u16, String) {
         let stream = tokio::net::TcpStream::connect(self.app.admin_addr()).await.unwrap();
-        let io = hyper_util::rt::TokioIo::new(stream);
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+        request(stream, "GET", path).await
+    }
+}
+
+/// Asks over whatever leads to a core: status and body of the answer; 0 and why when there is none.
+pub(crate) async fn request<I>(io: I, method: &str, path: &str) -> (u16, String)
+where
+    I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let asked = async {
+        let io = hyper_util::rt::TokioIo::new(io);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
         tokio::spawn(connection);
         let body = http_body_util::Empty::<hyper::body::Bytes>::new();
-        let request = hyper::Request::get(path).header("host", "localhost").body(body).unwrap();
-        let response = sender.send_request(request).await.unwrap();
+        let request = hyper::Request::builder().method(method).uri(path);
+        let request = request.header("host", "localhost").body(body).unwrap();
+        let response = sender.send_request(request).await?;
         let status = response.status().as_u16();
-        let body = http_body_util::BodyExt::collect(response.into_body()).await.unwrap().to_bytes();
-        (status, String::from_utf8(body.to_vec()).unwrap())
-    }
+        let body = http_body_util::BodyExt::collect(response.into_body()).await?.to_bytes();
+        Ok::<_, hyper::Error>((status, String::from_utf8(body.to_vec()).unwrap()))
+    };
+    asked.await.unwrap_or_else(|error| (0, error.to_string()))
 }
 
 fn plan(folder: &TempDir, to: &str, gateway: &str, tables: &str) -> Plan {

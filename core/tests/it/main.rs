@@ -1,6 +1,8 @@
 //! Tests of the core as a whole: configuration, the door, the tree, each against the real rooms.
+#![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
+mod admin;
 mod backup;
 mod backup_crash;
 mod client;

@@ -1,3 +1,4 @@
 //! The seam, on real files.
+#![forbid(unsafe_code)]
 
 mod real;

@@ -1,6 +1,6 @@
 //! The fuzz targets' entry functions, run on stable over their seeds and a pseudo-random corpus grown from them.
 //!
-//! The seeds in `proto/fuzz/corpus` are made by this file: `UPDATE_EXPECT=1 cargo test -p garam-proto seeds` writes them.
+//! The seeds in `fuzz/corpus` are made by this file: `UPDATE_EXPECT=1 cargo test -p garam-proto seeds` writes them.
 
 use std::path::PathBuf;
 
@@ -10,8 +10,8 @@ use garam_proto::{Codec, Compressor};
 
 use crate::samples;
 
-#[path = "../../fuzz/src/lib.rs"]
-#[expect(unreachable_pub, reason = "the same file is the library of the fuzz crate")]
+#[path = "../../../fuzz/src/wire.rs"]
+#[expect(unreachable_pub, reason = "the same file is a module of the fuzz crate")]
 mod entries;
 
 type Target = (&'static str, fn(&[u8]), Vec<(String, Vec<u8>)>);
@@ -70,7 +70,7 @@ fn compressed() -> Vec<(String, Vec<u8>)> {
 #[test]
 fn seeds_on_disk_are_those_of_this_version() {
     for (target, _, seeds) in targets() {
-        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
         for (name, bytes) in seeds {
             let path = folder.join(&name);
             if std::env::var_os("UPDATE_EXPECT").is_some() {

@@ -1,4 +1,5 @@
 //! The wire format, held to its promises: golden bytes, round trips, hostile input.
+// No `forbid(unsafe_code)`: an allocator that counts what is taken cannot be written without (`largest`).
 #![expect(clippy::unwrap_used, reason = "a failed unwrap in a test is the test's failure")]
 
 mod arbitrary;

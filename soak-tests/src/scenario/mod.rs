@@ -13,6 +13,7 @@
 //! | [`restore`] | a core or a destination restored from an older copy |
 //! | [`outage`] | a disk without room, a destination that is locked; both come back |
 //! | [`power_loss`] | the disk is taken away under a busy core, again and again |
+//! | [`secrets`] | secrets and hostile names, and everything that is said is searched for them |
 //! | [`files`] | what files do on bad days: the stories of `docs/scenarios.md` |
 //! | [`torment`] | kills, cut links, lost state and wrong clocks, at seeded moments of a busy run |
 
@@ -27,6 +28,7 @@ mod outage;
 mod power_loss;
 mod refine;
 mod restore;
+mod secrets;
 mod torment;
 
 use std::fmt::Display;
@@ -75,6 +77,8 @@ pub(crate) enum Scenario {
     EnrolKilled(identity::enrol_killed::Args),
     /// Map three formats onto one contract under kills, put what breaks it aside, mend it, requeue
     Refine(refine::Args),
+    /// Put secrets and hostile names wherever they can go, and search everything that is said for them
+    Secrets(secrets::Args),
     #[command(flatten)]
     Files(files::Files),
 }
@@ -104,6 +108,7 @@ impl Scenario {
             Self::EnrolKilled(args) => {
                 Outcome::of(&identity::enrol_killed::run(&args, programs).await?)
             }
+            Self::Secrets(args) => Outcome::of(&secrets::run(&args, programs).await?),
             Self::DiskFull(args) => Outcome::of(&outage::disk_full::run(&args, programs).await?),
             Self::DestinationDown(args) => {
                 Outcome::of(&outage::destination_down::run(&args, programs).await?)

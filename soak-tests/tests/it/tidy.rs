@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 type Problems = Vec<String>;
 
 /// A room: its folder, and the rooms it may import. In the order in which data flows.
-const ROOMS: [(&str, &[&str]); 12] = [
+const ROOMS: [(&str, &[&str]); 13] = [
     ("proto", &[]),
     ("disk", &[]),
     ("disk/faulty", &["disk"]),
@@ -22,6 +22,7 @@ const ROOMS: [(&str, &[&str]); 12] = [
     ("core/flow", &["proto", "log", "stage"]),
     ("core/sink", &["proto", "stage"]),
     ("core", &["proto", "disk", "faulty-disk", "log", "meta", "stage", "refine", "flow", "sink"]),
+    ("fuzz", &["proto", "disk", "faulty-disk", "agent", "log", "meta", "core"]),
     (
         "soak-tests",
         &["proto", "disk", "agent", "log", "meta", "stage", "refine", "flow", "sink", "core"],
@@ -34,6 +35,11 @@ const SKIPPED: [&str; 6] = [".git", "target", "work", "garam-quickstart", "corpu
 #[test]
 fn every_source_file_opens_with_a_header() {
     report(sources().iter().flat_map(|(path, text)| header(path, text)));
+}
+
+#[test]
+fn every_crate_forbids_unsafe_code_or_says_why_not() {
+    report(sources().iter().flat_map(|(path, text)| may_be_unsafe(path, text)));
 }
 
 #[test]
@@ -81,6 +87,20 @@ fn header(path: &Path, text: &str) -> Problems {
         return vec![];
     }
     vec![format!("{}: open the file with a //! header", path.display())]
+}
+
+/// A crate that may hold unsafe code says so where it begins, and why.
+fn may_be_unsafe(path: &Path, text: &str) -> Problems {
+    let says = |line: &str| {
+        line == "#![forbid(unsafe_code)]" || line.starts_with("// No `forbid(unsafe_code)`: ")
+    };
+    if !is_root(path) || text.lines().any(says) {
+        return vec![];
+    }
+    vec![format!(
+        "{}: add #![forbid(unsafe_code)], or a line `// No `forbid(unsafe_code)`: why`",
+        path.display()
+    )]
 }
 
 /// Files that no `mod` leads to are compiled by nobody.
@@ -194,7 +214,8 @@ fn imports(room: &str, allowed: &[&str], manifest: &str) -> Problems {
             continue;
         };
         for name in dependencies.keys() {
-            if name == "garam-faulty-disk" && table != "dev-dependencies" {
+            // A room that is nothing but tests may have it anywhere.
+            if name == "garam-faulty-disk" && room != "fuzz" && table != "dev-dependencies" {
                 problems.push(format!("{room}: {name} is for tests ({table})"));
             }
             let stranger = name.strip_prefix("garam-").filter(|name| !allowed.contains(name));
@@ -302,6 +323,19 @@ mod can_fail {
     //! Each rule on samples that break it, and on samples that do not.
 
     use super::*;
+
+    #[test]
+    fn a_crate_that_may_be_unsafe_is_named() {
+        let named = |path: &str, text: &str| may_be_unsafe(Path::new(path), text).len();
+        assert_eq!(named("core/log/src/lib.rs", "//! x\n#![forbid(unsafe_code)]\n"), 0);
+        assert_eq!(named("core/log/src/lib.rs", "//! x\n"), 1);
+        assert_eq!(named("core/log/src/fold.rs", "//! x\n"), 0);
+        assert_eq!(
+            named("proto/tests/it/main.rs", "// No `forbid(unsafe_code)`: an allocator.\n"),
+            0
+        );
+        assert_eq!(named("proto/tests/it/main.rs", "// No `forbid(unsafe_code)`\n"), 1);
+    }
 
     #[test]
     fn a_missing_header_is_named() {

@@ -30,6 +30,15 @@ use export::{Corrupt, Export};
 use crate::config::StartAt;
 use crate::source::spool::{Batch, Inlet, SpoolPlan};
 
+/// The lines that the journal's export format becomes; none when it is not that format.
+pub fn lines_of<'a>(pieces: impl Iterator<Item = &'a [u8]>, max_field: usize) -> Option<Vec<u8>> {
+    let (mut export, mut batch) = (Export::new(max_field), Batch::default());
+    for piece in pieces {
+        export.feed(piece, &mut |entry| entry::add(&entry, &mut batch)).ok()?;
+    }
+    Some(batch.bytes)
+}
+
 const SOONEST: Duration = Duration::from_secs(1);
 const LATEST: Duration = Duration::from_secs(60);
 const BUFFER: usize = 64 * 1024;
@@ -222,6 +231,6 @@ async fn tell(mut stderr: ChildStderr) {
     let mut buffer = vec![0; 4096];
     while let Ok(read @ 1..) = stderr.read(&mut buffer).await {
         let text = String::from_utf8_lossy(buffer.get(..read).unwrap_or_default()).into_owned();
-        tracing::warn!(text = %crate::status::escape(text.trim_end()), "journalctl says");
+        tracing::warn!(text = text.trim_end(), "journalctl says");
     }
 }

@@ -26,7 +26,7 @@ use tokio::task::JoinSet;
 use address::Bound;
 pub use address::Listen;
 
-use crate::source::spool::{Inlet, SpoolPlan};
+use crate::source::spool::{Batch, Inlet, SpoolPlan};
 
 /// A listener that cannot be opened is tried again after so long.
 const RETRY: Duration = Duration::from_secs(5);
@@ -49,6 +49,14 @@ impl SyslogPlan {
     pub fn longest_line(&self) -> usize {
         self.max_message * message::GROWTH + 1
     }
+}
+
+/// The lines that a stream of bytes becomes, and how many messages were cut: what a TCP listener does with what it reads.
+pub fn lines_of<'a>(pieces: impl Iterator<Item = &'a [u8]>, max_message: usize) -> (Vec<u8>, u64) {
+    let (mut deframer, mut batch) = (framing::Deframer::new(max_message), Batch::default());
+    pieces.for_each(|piece| deframer.feed(piece, &mut batch));
+    deframer.finish(&mut batch);
+    (batch.bytes, deframer.take_cut())
 }
 
 /// Listens as the plan says until told to stop; then what has arrived already is still taken.

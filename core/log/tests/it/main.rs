@@ -1,5 +1,5 @@
 //! The log as its users meet it, on real files.
-
+#![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod basics;

@@ -1,5 +1,5 @@
 //! The core's tables against real files: what is kept over a restart, what is refused.
-
+#![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails by panicking")]
 
 mod agents;

@@ -1,5 +1,5 @@
 //! The destinations against real databases: SQLite's at the top, the others in a folder each.
-
+#![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails by panicking")]
 
 mod config;

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use garam_flow::FlowStats;
 use garam_log::{EmbeddedLog, PartitionStats, State as LogState};
 use garam_meta::Meta;
-use garam_proto::{PartitionId, StreamName};
+use garam_proto::{AgentId, PartitionId, StreamName};
 use garam_stage::{Counters, Refiner};
 use tokio::sync::mpsc;
 
@@ -32,6 +32,7 @@ use crate::supervise::{ControlError, Snapshot, State, SupervisionHandle};
 pub(super) struct Observed {
     started: Instant,
     cluster: String,
+    meta: Arc<Meta>,
     streams: Vec<StreamName>,
     pipelines: Vec<Watched>,
     log: Slot<EmbeddedLog>,
@@ -64,7 +65,7 @@ struct Aside {
 impl Observed {
     pub(super) fn new(
         plan: &Plan,
-        meta: &Meta,
+        meta: &Arc<Meta>,
         pipelines: &[Pipeline],
         log: Slot<EmbeddedLog>,
         door: Slot<Door>,
@@ -91,6 +92,7 @@ impl Observed {
         Self {
             started: Instant::now(),
             cluster: meta.cluster().to_string(),
+            meta: Arc::clone(meta),
             streams: plan.streams.iter().map(|stream| stream.name.clone()).collect(),
             pipelines: watched.collect(),
             log,
@@ -276,6 +278,11 @@ impl Observe for Observed {
             restarts.count(&[("child", child.path.as_str())], child.restarts);
         }
         Ok(out.finish())
+    }
+
+    async fn is_revoked(&self, admin: AgentId) -> Result<bool, String> {
+        let revoked = self.meta.revocations().await;
+        revoked.map(|revoked| revoked.contains_key(&admin)).map_err(|error| error.to_string())
     }
 
     async fn resume(&self, pipeline: &str) -> Result<Option<Resumed>, String> {

@@ -9,7 +9,6 @@ use anyhow::{Context as _, anyhow};
 use tokio::process::{Child, Command};
 
 use super::setup::Ground;
-use crate::cli::admin_client;
 use crate::cli::exit::eprintln_quietly;
 
 /// How long a process may take to be ready or to stop.
@@ -33,7 +32,7 @@ impl Children {
         let program = std::env::current_exe().context("cannot find this program's file")?;
         self.core = Some(Process::start("core", &program, &ground.core_config, &ground.dir)?);
         let begun = Instant::now();
-        while admin_client::open(ground.admin, "/readyz").await.is_err() {
+        while ground.admin.open("/readyz").await.is_err() {
             self.check()?;
             if begun.elapsed() > DEADLINE {
                 return Err(anyhow!(

@@ -8,6 +8,7 @@ use anyhow::{Context as _, anyhow};
 
 use super::Args;
 use crate::app::{Issue, issue_agent};
+use crate::cli::admin_client::Core;
 use crate::cli::exit::{Exit, coded, eprintln_quietly};
 use crate::config::{self, Plan};
 use crate::pki::{DAY, Pki};
@@ -26,7 +27,7 @@ pub(super) struct Ground {
     pub(super) sink: SinkConfig,
     pub(super) core_config: PathBuf,
     pub(super) agent_config: PathBuf,
-    pub(super) admin: SocketAddr,
+    pub(super) admin: Core,
     pub(super) plan: Plan,
     _lock: File,
 }
@@ -48,6 +49,7 @@ pub(super) fn prepare(args: &Args) -> anyhow::Result<Ground> {
     certificates(&dir, &plan)?;
     let agent_config = dir.join("agent.toml");
     write(&agent_config, &agent_toml(&dir, gateway, &globs(args, &logs)?))?;
+    let admin = Core::Here { socket: plan.admin.socket.clone() };
     let sink = plan.pipelines.first().map(|pipeline| pipeline.sink.clone());
     let sink = sink.context("the configuration has no pipeline")?;
     Ok(Ground { dir, logs, sink, core_config, agent_config, admin, plan, _lock: lock })

@@ -10,9 +10,8 @@ use tokio::process::Command;
 use super::children::agent_program;
 use super::setup::{Ground, TABLE};
 use crate::admin::answers::{PipelineAnswer, StatusAnswer};
-use crate::cli::admin_client;
 use crate::cli::exit::eprintln_quietly;
-use crate::cli::output::{bytes, emit, escape, seconds};
+use crate::cli::output::{bytes, emit_as_it_is, escape, seconds};
 
 /// The part of `garam-agent status -o json` that is shown.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -53,12 +52,12 @@ impl<'a> View<'a> {
 
     /// Draws what is known now. A question that is not answered shows as such and is asked again.
     pub(super) async fn draw(&mut self, elapsed: Duration) {
-        let status = admin_client::get::<StatusAnswer>(self.ground.admin, "/v1/status").await.ok();
+        let status = self.ground.admin.get::<StatusAnswer>("/v1/status").await.ok();
         let agent = self.agent_status().await.unwrap_or_default();
         let pipeline = status.and_then(|status| status.pipelines.into_iter().next());
         if self.on_terminal {
             let screen = self.screen(elapsed, &agent, pipeline.as_ref());
-            if emit(&format!("\x1b[H\x1b[2J{screen}")).is_err() {
+            if emit_as_it_is(&format!("\x1b[H\x1b[2J{screen}")).is_err() {
                 self.on_terminal = false;
             }
         } else if self.last_line.is_none_or(|at| at.elapsed() >= Duration::from_secs(5)) {
@@ -80,7 +79,7 @@ impl<'a> View<'a> {
     pub(super) async fn drained(&self, deadline: Duration) -> anyhow::Result<()> {
         let begun = Instant::now();
         loop {
-            let status: StatusAnswer = admin_client::get(self.ground.admin, "/v1/status").await?;
+            let status: StatusAnswer = self.ground.admin.get("/v1/status").await?;
             if status.pipelines.iter().all(|pipeline| pipeline.lag_entries == 0) {
                 return Ok(());
             }

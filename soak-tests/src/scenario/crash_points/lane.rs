@@ -187,7 +187,7 @@ impl Trial {
         let (mut settled, mut moved) = (None, Instant::now());
         loop {
             self.watch().await?;
-            let status = admin::status(self.rig.ground.admin).await.ok();
+            let status = admin::status(&self.rig.ground.socket()).await.ok();
             let now = status.as_ref().map(|status| status.counters().settled());
             if now == Some(records) {
                 return Ok(true);
@@ -379,7 +379,8 @@ fn copy_folder(from: &Path, to: &Path) -> anyhow::Result<()> {
         let target = to.join(entry.file_name());
         if entry.file_type()?.is_dir() {
             copy_folder(&entry.path(), &target)?;
-        } else {
+        } else if entry.file_type()?.is_file() {
+            // A socket that a killed core left is no part of its data.
             std::fs::copy(entry.path(), target)?;
         }
     }

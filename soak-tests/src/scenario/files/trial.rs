@@ -175,7 +175,7 @@ impl Trial {
         let deadline = Instant::now() + PATIENCE;
         loop {
             self.rig.check()?;
-            let settled = admin::status(self.rig.ground.admin).await?.counters().settled();
+            let settled = admin::status(&self.rig.ground.socket()).await?.counters().settled();
             if settled >= written {
                 break;
             }

@@ -93,7 +93,7 @@ impl Arena {
     pub(super) async fn left(&self, who: &Suspect) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let status = admin::status(self.ground.admin).await?;
+            let status = admin::status(&self.ground.socket()).await?;
             if !status.agents.iter().any(|agent| agent.host == who.host) {
                 return Ok(());
             }

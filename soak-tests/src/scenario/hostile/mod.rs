@@ -358,7 +358,7 @@ async fn settled(rig: &mut Rig, records: u64) -> anyhow::Result<bool> {
     let deadline = tokio::time::Instant::now() + HEALING;
     while tokio::time::Instant::now() < deadline {
         rig.check()?;
-        let status = crate::admin::status(rig.ground.admin).await;
+        let status = crate::admin::status(&rig.ground.socket()).await;
         let settled = status.is_ok_and(|status| {
             let honest = status.pipelines.iter().find(|pipeline| pipeline.name == "soak");
             honest.is_some_and(|pipeline| pipeline.counters().settled() >= records)

@@ -102,13 +102,13 @@ impl Lag {
         written: impl Fn() -> u64 + Send + 'static,
     ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let (stopping, admin) = (Arc::clone(&stop), ground.admin);
+        let (stopping, socket) = (Arc::clone(&stop), ground.socket());
         let samples = tokio::spawn(async move {
             let mut samples = Vec::new();
             while !stopping.load(Ordering::Relaxed) {
                 sleep(GLANCE).await;
                 let before = written();
-                let Ok(status) = admin::status(admin).await else { continue };
+                let Ok(status) = admin::status(&socket).await else { continue };
                 let Some(pipeline) = status.pipelines.iter().find(|p| p.name == pipeline) else {
                     continue;
                 };

@@ -163,7 +163,7 @@ async fn play(args: &Args, rig: &mut Rig) -> anyhow::Result<Report> {
 async fn revoke(rig: &mut Rig) -> anyhow::Result<Duration> {
     rig.ground.garam(&["agent", "revoke", HOST, "--yes"]).await?;
     let revoked = Instant::now();
-    while admin::status(rig.ground.admin).await?.agents.iter().any(|agent| agent.host == HOST) {
+    while admin::status(&rig.ground.socket()).await?.agents.iter().any(|agent| agent.host == HOST) {
         anyhow::ensure!(revoked.elapsed() < OUT, "a revoked agent is still connected");
         sleep(GLANCE).await;
     }

@@ -152,7 +152,7 @@ async fn is_let_in(rig: &mut Rig, name: &str) -> anyhow::Result<bool> {
         if rig.agent_ended()?.is_some() {
             return Ok(false);
         }
-        listed = admin::status(rig.ground.admin).await?.agents.iter().any(|a| a.host == name);
+        listed = admin::status(&rig.ground.socket()).await?.agents.iter().any(|a| a.host == name);
         sleep(GLANCE).await;
     }
     rig.stop_agent().await?;

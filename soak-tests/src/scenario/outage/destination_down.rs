@@ -169,7 +169,7 @@ async fn take_away(
     while felt.is_none_or(|at: Instant| at.elapsed() < LASTING) {
         rig.check()?;
         anyhow::ensure!(felt.is_some() || began.elapsed() < FELT, "the quota is never used up");
-        let status = admin::status(rig.ground.admin).await?;
+        let status = admin::status(&rig.ground.socket()).await?;
         let now = settled(&status, BESIDE);
         if now > arrived {
             (arrived, moved) = (now, Instant::now());
@@ -193,7 +193,7 @@ async fn take_away(
     }
     let stands_at = database::read_cursors(database).await?;
     let stands_at = stands_at.first().map_or(0, |(_, next)| next.unsigned_abs());
-    let log = admin::status(rig.ground.admin).await?.streams;
+    let log = admin::status(&rig.ground.socket()).await?.streams;
     let start = log.iter().find(|stream| stream.name == DOWN).map_or(0, |stream| stream.start);
     let freed = Instant::now();
     lock.release().await?;

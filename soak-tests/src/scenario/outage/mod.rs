@@ -49,7 +49,7 @@ async fn until(
     let deadline = Instant::now() + patience;
     while Instant::now() < deadline {
         rig.check()?;
-        if let Ok(status) = admin::status(rig.ground.admin).await
+        if let Ok(status) = admin::status(&rig.ground.socket()).await
             && is_so(&status)
         {
             return Ok(true);

@@ -33,7 +33,7 @@ pub(super) struct Promises {
 
 impl Promises {
     pub(super) async fn note(ground: &Ground, inside: &Path) -> anyhow::Result<Self> {
-        let status = admin::status(ground.admin).await?;
+        let status = admin::status(&ground.socket()).await?;
         Ok(Self {
             checkpoint: agent::settled_checkpoint(&ground.state)?,
             acknowledged: agent::acknowledged(&ground.state).await?,

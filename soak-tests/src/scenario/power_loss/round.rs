@@ -280,7 +280,7 @@ impl Trial {
         let deadline = Instant::now() + patience;
         loop {
             self.rig.check()?;
-            let status = admin::status(self.rig.ground.admin).await.ok();
+            let status = admin::status(&self.rig.ground.socket()).await.ok();
             let drained = status.as_ref().is_some_and(|status| {
                 status.is_drained() && status.counters().settled() >= records
             });

@@ -122,7 +122,7 @@ pub(super) async fn says_its_choices(rig: &mut Rig) -> anyhow::Result<bool> {
     let deadline = Instant::now() + SAYING;
     while Instant::now() < deadline {
         rig.check()?;
-        let why = admin::status(rig.ground.admin).await.map(|status| status.why.join("; "));
+        let why = admin::status(&rig.ground.socket()).await.map(|status| status.why.join("; "));
         if why.is_ok_and(|why| why.contains("accept a counted gap")) {
             return Ok(true);
         }
@@ -135,7 +135,7 @@ async fn until(rig: &mut Rig, is_so: impl Fn(&Status) -> bool) -> anyhow::Result
     let deadline = Instant::now() + HEALING;
     while Instant::now() < deadline {
         rig.check()?;
-        if admin::status(rig.ground.admin).await.is_ok_and(|status| is_so(&status)) {
+        if admin::status(&rig.ground.socket()).await.is_ok_and(|status| is_so(&status)) {
             return Ok(true);
         }
         sleep(GLANCE).await;

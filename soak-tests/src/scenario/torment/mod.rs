@@ -193,7 +193,7 @@ async fn strike_all(
 async fn tell(rig: &Rig, generator: &Generator, began: Instant, struck: u64) {
     let written = generator.tally().records.load(Ordering::Relaxed);
     let seconds = began.elapsed().as_secs();
-    let arrived = match admin::status(rig.ground.admin).await {
+    let arrived = match admin::status(&rig.ground.socket()).await {
         Ok(status) => format!("{} accounted for", status.counters().settled()),
         Err(_not_answering) => "the core does not answer".into(),
     };
@@ -208,7 +208,7 @@ async fn heal(rig: &mut Rig, run: &mut Run) -> anyhow::Result<()> {
     while settled < run.generated {
         rig.check()?;
         sleep(GLANCE).await;
-        let now = match admin::status(rig.ground.admin).await {
+        let now = match admin::status(&rig.ground.socket()).await {
             Ok(status) => status.counters().settled(),
             Err(_not_answering) => settled,
         };

@@ -1,8 +1,8 @@
-//! What every fuzz target does with foreign bytes: decode them, and when that succeeds hold the result to its promises.
+//! The wire format: what a target does with foreign bytes is decode them, and when that succeeds hold the result to its promises.
 //!
 //! In: any bytes. Out: nothing; a broken promise is a panic. Promise: deterministic, no I/O, memory bounded by the input and
-//! the limits below. The test `fuzz_entries` of `garam-proto` compiles this same file on stable and feeds it a
-//! pseudo-random corpus, so that each target runs in every check.
+//! the limits below. The test `fuzz_entries` of `garam-proto` compiles this same file, so that the room is checked without all
+//! others being built, and makes the seeds.
 //! Not here: libFuzzer (`fuzz_targets/`), well-formed input (`proto/tests/it/round_trips.rs`).
 
 use bytes::{Bytes, BytesMut};

@@ -1,4 +1,0 @@
-//! Feeds libFuzzer's bytes to [`garam_proto_fuzz::decompress`].
-#![no_main]
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| garam_proto_fuzz::decompress(data));
