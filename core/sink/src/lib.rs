@@ -10,10 +10,16 @@ use arrow_schema::SchemaRef;
 use garam_stage::{Cursor, Destination, Failure};
 use serde::Deserialize;
 
+mod address;
+mod columns;
 mod contract;
+mod fold;
+mod mode;
 pub mod postgres;
 mod row;
 pub mod sqlite;
+mod table;
+mod table_error;
 
 pub use postgres::PostgresConfig;
 pub use row::TooLarge;
