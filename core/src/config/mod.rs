@@ -225,7 +225,7 @@ pub struct PipelineConfig {
     /// Longest wait to fill a batch while records keep coming. Default 1 s; at most 60 s.
     #[serde(default = "default_max_wait", with = "humantime_serde")]
     pub max_wait: Duration,
-    /// Exactly one destination: `[pipeline.NAME.to.postgres]` or `[pipeline.NAME.to.sqlite]`.
+    /// Exactly one destination: `[pipeline.NAME.to.mysql]`, `[pipeline.NAME.to.postgres]` or `[pipeline.NAME.to.sqlite]`.
     pub to: To,
 }
 
@@ -241,6 +241,7 @@ pub enum Start {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct To {
+    pub mysql: Option<garam_sink::MySqlConfig>,
     pub postgres: Option<garam_sink::PostgresConfig>,
     pub sqlite: Option<garam_sink::sqlite::SqliteConfig>,
 }

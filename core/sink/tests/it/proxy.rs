@@ -82,7 +82,7 @@ impl State {
         let fate = match rule.0 {
             Rule::CutBefore(at) if at == number => Fate::Cut,
             Rule::CutAfter(at) if at == number => Fate::LoseAnswer,
-            Rule::HoldCommit if piece.windows(7).any(|word| word == b"COMMIT\0") => Fate::Hold,
+            Rule::HoldCommit if piece.windows(6).any(|word| word == b"COMMIT") => Fate::Hold,
             _ => return Fate::Pass,
         };
         rule.0 = Rule::Pass;
