@@ -12,6 +12,7 @@
 //! | [`outage`] | a disk without room, a destination that is locked; both come back |
 //! | [`power_loss`] | the disk is taken away under a busy core, again and again |
 //! | [`files`] | what files do on bad days: the stories of `docs/scenarios.md` |
+//! | [`sink_faults`] | kills, cuts, lost replies, deadlocks and a second core around a database's COMMIT |
 //! | [`torment`] | kills, cut links and lost state, at seeded moments of a busy run |
 
 mod cert_churn;
@@ -23,6 +24,7 @@ mod judge;
 mod outage;
 mod power_loss;
 mod restore;
+mod sink_faults;
 mod torment;
 
 use std::fmt::Display;
@@ -61,6 +63,8 @@ pub(crate) enum Scenario {
     DiskFull(outage::Args),
     /// Lock a destination until its stream's quota is used up, beside one that must not notice
     DestinationDown(outage::destination_down::Args),
+    /// Everything that can go wrong around a COMMIT, in a real database
+    SinkFaults(sink_faults::Args),
     /// Renew, revoke, recover and replace the agent's certificate while it ships
     CertChurn(cert_churn::Args),
     #[command(flatten)]
@@ -85,6 +89,7 @@ impl Scenario {
             Self::RestoreDestinationTooOld(args) => {
                 Outcome::of(&restore::run(Lost::DestinationTooOld, &args, programs).await?)
             }
+            Self::SinkFaults(args) => Outcome::of(&sink_faults::run(&args, programs).await?),
             Self::CertChurn(args) => Outcome::of(&cert_churn::run(&args, programs).await?),
             Self::DiskFull(args) => Outcome::of(&outage::disk_full::run(&args, programs).await?),
             Self::DestinationDown(args) => {
