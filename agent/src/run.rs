@@ -372,12 +372,10 @@ pub(crate) fn host_name() -> String {
 
 /// A tailed file takes a descriptor while it is busy: takes as many as the system lets this process have.
 fn raise_descriptor_limit() -> usize {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%error, ?limit, "cannot raise the limit of open files");
-    }
-    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let limit = garam_disk::raise_descriptor_limit().unwrap_or_else(|error| {
+        let limit = garam_disk::descriptor_limit();
+        tracing::warn!(%error, limit, "cannot raise the limit of open files");
+        limit
+    });
     usize::try_from(limit).unwrap_or(usize::MAX)
 }

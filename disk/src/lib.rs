@@ -7,12 +7,14 @@
 //! Not here: what is written, what an error means (the room that asked), files of other people that are only read.
 #![forbid(unsafe_code)]
 
+mod descriptors;
 mod real;
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use descriptors::{descriptor_limit, raise_descriptor_limit};
 pub use real::RealFs;
 
 /// A disk, by paths.

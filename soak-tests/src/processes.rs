@@ -4,6 +4,7 @@
 //! ended by its own id and never by name, and does not outlive its handle. What it says goes to a file that is shown when a
 //! run fails.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -100,7 +101,7 @@ impl Process {
         program: &Path,
         config: &Path,
         tracing: Option<&Tracing>,
-        environment: &[(&str, &str)],
+        environment: &[(&str, OsString)],
         log: &Path,
     ) -> anyhow::Result<Self> {
         let stderr = File::options().create(true).append(true).open(log)?;
@@ -112,7 +113,7 @@ impl Process {
             .arg("run")
             .arg("--config")
             .arg(config)
-            .envs(environment.iter().copied())
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(stderr)

@@ -3,6 +3,7 @@
 //! In: a [`Ground`]. Out: running processes. Promise: at most one core and one agent run at a time, and both end with this
 //! value. A process that ends without having been told to is an error at the next look.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -33,9 +34,9 @@ pub(crate) struct Rig {
     pub(crate) trace_core: Option<Tracing>,
     pub(crate) trace_agent: Option<Tracing>,
     /// What the core finds in its environment.
-    pub(crate) core_environment: Vec<(&'static str, &'static str)>,
+    pub(crate) core_environment: Vec<(&'static str, OsString)>,
     /// The same for the agent.
-    pub(crate) agent_environment: Vec<(&'static str, &'static str)>,
+    pub(crate) agent_environment: Vec<(&'static str, OsString)>,
 }
 
 impl Rig {

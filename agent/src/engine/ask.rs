@@ -58,7 +58,7 @@ impl Engine {
     /// The core's answer: who is known is adopted, the others are new.
     pub(super) fn opened(&mut self, ack: OpenAck, now: Instant) {
         let Some(asked) = self.asked.remove(&ack.number) else { return };
-        let mut taken: HashSet<Generation> = self.origins.values().map(|o| o.generation).collect();
+        let mut taken = self.taken_of(&ack.candidates);
         let mut open: Vec<(Id, Vec<Candidate>)> =
             asked.iter().copied().zip(ack.candidates).collect();
         open.retain(|(id, _)| self.origins.get(id).is_some_and(|o| o.stage == Stage::Asking));
@@ -91,7 +91,9 @@ impl Engine {
                 Some(candidate) => {
                     let copy = origin.handle.filter(|handle| self.source.is_final(*handle));
                     let own = copy.map(|_| origin.descriptor.clone());
+                    let before = origin.lineage;
                     origin.adopt(candidate);
+                    self.lineages.join(id, before, origin.lineage);
                     // A copy is found again by what it is, not by what its original was.
                     origin.descriptor = own.unwrap_or_else(|| origin.descriptor.clone());
                 }
@@ -100,8 +102,19 @@ impl Engine {
             origin.stage = Stage::Unclaimed;
             self.visit(id, now);
         }
-        self.order(&asked, now);
+        self.unordered.extend(asked);
         self.saved.mark_dirty();
+    }
+
+    /// Which of these generations an origin has already.
+    fn taken_of(&self, candidates: &[Vec<Candidate>]) -> HashSet<Generation> {
+        let offered: HashSet<Generation> =
+            candidates.iter().flatten().map(|candidate| candidate.generation).collect();
+        if offered.is_empty() {
+            return offered;
+        }
+        let known = self.origins.values().map(|origin| origin.generation);
+        known.filter(|generation| offered.contains(generation)).collect()
     }
 
     fn fits(&mut self, id: Id, candidate: &Candidate) -> Fit {
@@ -133,9 +146,11 @@ impl Engine {
         }
         let id = self.insert(met, now);
         let origin = self.origins.get_mut(&id)?;
+        let before = origin.lineage;
         origin.adopt(candidate.clone());
+        self.lineages.join(id, before, origin.lineage);
         origin.stage = Stage::Unclaimed;
-        self.order(&[id], now);
+        self.unordered.insert(id);
         Some(candidate.generation)
     }
 }

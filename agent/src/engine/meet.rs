@@ -5,11 +5,10 @@
 //! (`ask`). A file the checkpoint knows is also searched beside its old path, so that what was renamed out of
 //! the globs while the agent was down is still read to its end.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use garam_proto::message::{ClaimReason, GapReason};
-use garam_proto::{Descriptor, Generation, LineageId};
+use garam_proto::{Descriptor, Generation};
 
 use super::Engine;
 use super::origin::{First, Frontier, Id, Lost, Origin, Stage};
@@ -32,8 +31,7 @@ impl Engine {
         }
         // A compressed file may be older than what was met before it.
         if copies && self.connection.is_some() {
-            let all: Vec<Id> = self.origins.keys().copied().collect();
-            self.order(&all, now);
+            self.unordered.extend(self.origins.keys());
         }
         self.search_missing(now);
         self.wake_changed(now);
@@ -122,7 +120,9 @@ impl Engine {
         let frontier = Frontier { position: entry.mark, tail_hash: entry.tail_hash };
         origin.acked = frontier;
         origin.cut = frontier;
-        origin.lineage = entry.lineage.or(origin.lineage);
+        let before = origin.lineage;
+        origin.lineage = entry.lineage.or(before);
+        self.lineages.join(id, before, origin.lineage);
         origin.source_epoch = entry.source_epoch;
         origin.stage = Stage::Unclaimed;
         if entry.stream == origin.stream {
@@ -252,6 +252,7 @@ impl Engine {
         if let Some(handle) = origin.handle {
             self.handles.insert(handle, id);
         }
+        self.lineages.join(id, None, origin.lineage);
         self.origins.insert(id, Box::new(origin));
     }
 
@@ -297,29 +298,23 @@ impl Engine {
             ..Origin::new(id, first, now)
         };
         self.admit(id, origin);
-        self.order(&[id], now);
+        self.unordered.insert(id);
         self.visit(id, now);
         self.saved.mark_dirty();
         Some(id)
     }
 
-    /// Finds who must be read before each of these: the older origins of its lineage. Those are looked at once more now: an idle
-    /// one would let them wait until its turn.
-    pub(super) fn order(&mut self, ids: &[Id], now: Instant) {
-        let mut lineages: HashMap<LineageId, Vec<(i128, Id)>> = HashMap::new();
-        for origin in self.origins.values() {
-            if let Some(lineage) = origin.lineage {
-                lineages.entry(lineage).or_default().push(origin.age);
+    /// Finds who must be read before each of those that are new to their lineage: its older origins. Those are looked at once more
+    /// now: an idle one would let the others wait until its turn.
+    pub(super) fn order(&mut self, now: Instant) {
+        for id in std::mem::take(&mut self.unordered) {
+            let Some(origin) = self.origins.get(&id) else { continue };
+            let Some(lineage) = origin.lineage else { continue };
+            let is_older = |other: &Id| self.origins.get(other).is_some_and(|o| o.age < origin.age);
+            let older: Vec<Id> = self.lineages.members(lineage).filter(is_older).collect();
+            if let Some(origin) = self.origins.get_mut(&id) {
+                origin.older.clone_from(&older);
             }
-        }
-        for id in ids {
-            let Some(origin) = self.origins.get_mut(id) else { continue };
-            let Some(all) = origin.lineage.and_then(|lineage| lineages.get(&lineage)) else {
-                continue;
-            };
-            let older: Vec<Id> =
-                all.iter().filter(|age| **age < origin.age).map(|age| age.1).collect();
-            origin.older.clone_from(&older);
             older.into_iter().for_each(|older| self.wake_idle(older, now));
         }
     }

@@ -18,6 +18,7 @@
 mod ask;
 mod claim;
 mod ledger;
+mod lineages;
 mod meet;
 mod origin;
 mod rate;
@@ -36,11 +37,15 @@ use crate::compress::{Job, Outgoing, Pool};
 use crate::ship::window::Windows;
 use crate::source::{Handle, Source};
 use crate::status::{FileStatus, Status, Totals};
+use lineages::Lineages;
 use origin::{Id, Origin, Stage};
 use rate::Rate;
 pub use reload::Reload;
 use schedule::Schedule;
 
+/// Origins visited in one step: between two steps the engine hears what has happened, and a step that is blocked at its
+/// first visit has not looked through all that are due.
+const VISITS: usize = 64;
 /// How often a stopping engine looks whether it is done.
 const DRAIN_PULSE: Duration = Duration::from_millis(50);
 /// Between two searches pass at least this many times what one took, up to the longest pause.
@@ -164,6 +169,9 @@ pub struct Engine {
     handles: HashMap<Handle, Id>,
     schedule: Schedule,
     waiting: HashSet<Id>,
+    lineages: Lineages,
+    /// Who has a lineage now and does not know yet who comes before it there.
+    unordered: HashSet<Id>,
     asks: BTreeSet<Id>,
     asked: HashMap<u64, Vec<Id>>,
     /// Checkpoint entries whose origin was not found yet, and since when.
@@ -212,6 +220,8 @@ impl Engine {
             handles: HashMap::new(),
             schedule: Schedule::default(),
             waiting: HashSet::new(),
+            lineages: Lineages::default(),
+            unordered: HashSet::new(),
             asks: BTreeSet::new(),
             asked: HashMap::new(),
             missing,
@@ -266,9 +276,10 @@ impl Engine {
             self.rest();
             self.tidy_at = now + self.settings.discover;
         }
+        self.order(now);
         self.announce_codec(outbox);
         let mut blocked = self.announce_connection(outbox);
-        for id in self.schedule.due(now) {
+        for id in self.schedule.due(now, VISITS) {
             if self.connection.is_some() && !outbox.has_room() {
                 blocked = true;
                 break;
@@ -361,13 +372,13 @@ impl Engine {
     fn connected(&mut self, connection: Connection, now: Instant) {
         let window = connection.window.min(self.settings.window);
         self.windows = Windows::begin(window, self.settings.linger);
-        for origin in self.origins.values_mut() {
+        for (&id, origin) in &mut self.origins {
             origin.name_lineage(connection.agent);
+            self.lineages.join(id, None, origin.lineage);
         }
         self.connection = Some(connection);
         self.announce = true;
-        let all: Vec<Id> = self.origins.keys().copied().collect();
-        self.order(&all, now);
+        self.unordered.extend(self.origins.keys());
         // Those with something to read claim at once, idle ones one after the other behind them.
         let ids: BTreeSet<Id> = self.origins.keys().copied().collect();
         self.schedule.clear();
@@ -437,6 +448,7 @@ impl Engine {
 
     fn forget(&mut self, id: Id) {
         if let Some(origin) = self.origins.remove(&id) {
+            self.lineages.join(id, origin.lineage, None);
             if let Stage::Open { slot, .. } | Stage::Claiming { slot } = origin.stage {
                 self.slots.remove(&slot);
             }

@@ -30,9 +30,9 @@ impl Schedule {
         self.due.clear();
     }
 
-    /// Everybody whose time has come, in the order of their times.
-    pub(super) fn due(&self, now: Instant) -> Vec<Id> {
-        self.queue.range(..=(now, Id(u64::MAX))).map(|&(_, id)| id).collect()
+    /// Those whose time has come, in the order of their times, at most so many. The rest stay due.
+    pub(super) fn due(&self, now: Instant, most: usize) -> Vec<Id> {
+        self.queue.range(..=(now, Id(u64::MAX))).take(most).map(|&(_, id)| id).collect()
     }
 
     pub(super) fn first(&self) -> Option<Instant> {
@@ -53,7 +53,8 @@ mod tests {
         schedule.set(Id(1), later);
         schedule.set(Id(2), now);
         schedule.set(Id(1), now);
-        assert_eq!(schedule.due(now), [Id(1), Id(2)]);
+        assert_eq!(schedule.due(now, 9), [Id(1), Id(2)]);
+        assert_eq!(schedule.due(now, 1), [Id(1)]);
         schedule.remove(Id(1));
         schedule.remove(Id(2));
         assert_eq!(schedule.first(), None);

@@ -1,4 +1,4 @@
-//! The enrolment port as a child: certificates read anew, the port bound, hosts answered until it is asked to stop.
+//! The enrolment port as a child: the port bound, hosts answered until it is asked to stop.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,16 +8,14 @@ use tokio::net::TcpListener;
 
 use crate::enrol::Registrar;
 use crate::enrol::listener::{acceptor, serve};
-use crate::pki::Pki;
+use crate::pki::ServerCertificate;
 use crate::supervise::{Context, Factory, Fault, factory};
 
 /// What an enrolment port is made of.
 #[derive(Clone)]
 pub struct EnrolRoom {
     pub listen: SocketAddr,
-    pub pki: Pki,
-    /// What the server certificate must name.
-    pub names: Vec<String>,
+    pub certificate: Arc<ServerCertificate>,
     pub registrar: Arc<Registrar>,
     /// The port as bound at the start of the process, for the first generation.
     pub bound: Arc<Mutex<Option<TcpListener>>>,
@@ -31,10 +29,7 @@ async fn run(room: EnrolRoom, context: Context) -> Result<(), Fault> {
     let config = |error: String| {
         Fault::new(Some(FailureKind::Config), format!("cannot enrol agents: {error}"))
     };
-    let (certificate, key) =
-        room.pki.ensure_server(&room.names).map_err(|error| config(error.to_string()))?;
-    let tls = acceptor(&room.pki.root_path(), &certificate, &key)
-        .map_err(|error| config(error.to_string()))?;
+    let tls = acceptor(&room.certificate).map_err(|error| config(error.to_string()))?;
     let bound = room.bound.lock().unwrap_or_else(PoisonError::into_inner).take();
     let socket = match bound {
         Some(socket) => socket,

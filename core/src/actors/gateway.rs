@@ -1,4 +1,4 @@
-//! The gateway as a child: certificates read anew, the port bound, sessions served until it is asked to stop.
+//! The gateway as a child: the port bound, sessions served until it is asked to stop.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +13,7 @@ use crate::config::GatewayConfig;
 use crate::enrol::Registrar;
 use crate::gateway::listener::Listener;
 use crate::gateway::{Door, acceptor};
-use crate::pki::Pki;
+use crate::pki::{self, ServerCertificate};
 use crate::supervise::{Context, Factory, Fault, factory};
 
 /// How often revocations are looked for: a revoked agent is out within a second.
@@ -24,9 +24,7 @@ const LOOK: Duration = Duration::from_millis(250);
 pub struct GatewayRoom {
     pub config: GatewayConfig,
     pub cluster: ClusterId,
-    pub pki: Pki,
-    /// What the server certificate must name.
-    pub names: Vec<String>,
+    pub certificate: Arc<ServerCertificate>,
     pub log: Slot<EmbeddedLog>,
     pub registrar: Arc<Registrar>,
     /// Where the current generation can be looked at.
@@ -41,8 +39,7 @@ pub fn gateway(room: GatewayRoom) -> Factory {
 
 async fn run(room: GatewayRoom, context: Context) -> Result<(), Fault> {
     let log = room.log.wait(&context.progress, "the log").await;
-    let (certificate, key) = room.pki.ensure_server(&room.names).map_err(config_fault)?;
-    let tls = acceptor(&room.pki.root_path(), &certificate, &key).map_err(config_fault)?;
+    let tls = acceptor(&room.certificate).map_err(config_fault)?;
     let listener = match room.bound.lock().unwrap_or_else(PoisonError::into_inner).take() {
         Some(listener) => Ok(listener),
         None => Err(room.config.listen),
@@ -62,6 +59,7 @@ async fn run(room: GatewayRoom, context: Context) -> Result<(), Fault> {
     let served = tokio::select! {
         served = listener.serve(Arc::clone(&door), tls, context.stop.clone(), move || progress.resting("agents")) => served,
         never = end_revoked(&door) => match never {},
+        never = keep_valid(room.certificate) => match never {},
     };
     served.map_err(|error| {
         Fault::new(Some(FailureKind::Unreachable), format!("cannot serve agents: {error}"))
@@ -80,6 +78,18 @@ async fn end_revoked(door: &Door) -> Infallible {
             Ok(false) => {}
             // The metadata's own child says so too, and is restarted for it.
             Err(error) => tracing::warn!(%error, "cannot look for revoked agents"),
+        }
+    }
+}
+
+/// Sees to it that agents and hosts are shown a certificate that is valid, as long as the core runs.
+async fn keep_valid(certificate: Arc<ServerCertificate>) -> Infallible {
+    loop {
+        tokio::time::sleep(pki::LOOK).await;
+        let looked_at = Arc::clone(&certificate);
+        let refreshed = tokio::task::spawn_blocking(move || looked_at.refresh()).await;
+        if let Ok(Err(error)) = refreshed {
+            tracing::error!(%error, action = "look at the pki folder", "cannot renew the server certificate");
         }
     }
 }

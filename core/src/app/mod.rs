@@ -32,7 +32,7 @@ use crate::enrol::registrar::{RegistrarError, signed};
 use crate::enrol::{Audit, Event, Outcome, Registrar};
 use crate::gateway::listener::Listener;
 use crate::gateway::{TlsError, wall_clock_us};
-use crate::pki::{self, AgentKey, Pki, PkiError, check_host, default_names};
+use crate::pki::{self, AgentKey, Pki, PkiError, ServerCertificate, check_host, default_names};
 use crate::supervise::{RootExit, Stop, Supervision, SupervisionHandle};
 use observe::Observed;
 
@@ -102,7 +102,7 @@ impl App {
             [] => default_names(),
             names => names.to_vec(),
         };
-        pki.ensure_server(&names)?;
+        let certificate = ServerCertificate::open(&pki, &names)?;
         let meta = Meta::open(&plan.meta_path()).await?;
         let pipelines = build::pipelines(&plan, &meta).await?;
         let log_room = build::log_room(&plan, &pipelines);
@@ -131,8 +131,7 @@ impl App {
         let gateway_room = GatewayRoom {
             config: plan.gateway.clone(),
             cluster: meta.cluster(),
-            pki: pki.clone(),
-            names: names.clone(),
+            certificate: Arc::clone(&certificate),
             log: log.clone(),
             registrar: Arc::clone(&registrar),
             door,
@@ -145,8 +144,7 @@ impl App {
         };
         let enrol_room = plan.gateway.enrol_listen.map(|listen| EnrolRoom {
             listen,
-            pki,
-            names,
+            certificate,
             registrar,
             bound: Arc::new(Mutex::new(enrol_socket)),
         });

@@ -14,7 +14,7 @@ use super::output::{self, Format, Table};
 use crate::app::{Issue, StartError, issue_agent};
 use crate::config::Plan;
 use crate::enrol::{Audit, Event, Outcome};
-use crate::pki::{DAY, Pki, PkiError, default_names};
+use crate::pki::{DAY, Pki, PkiError, ServerCertificate, default_names};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum CaVerb {
@@ -69,7 +69,7 @@ pub(crate) fn ca(plan: &Plan, verb: &CaVerb) -> anyhow::Result<Exit> {
     let CaVerb::Init { label } = verb;
     let pki = Pki::at(&plan.pki_dir);
     pki.init(label).map_err(exists_is_conflict)?;
-    pki.ensure_server(&server_names(plan))?;
+    ServerCertificate::open(&pki, &server_names(plan))?;
     output::emit(&format!("certificate authority made in {}\n", plan.pki_dir.display()))?;
     Ok(Exit::Ok)
 }

@@ -100,6 +100,8 @@ enum Verb {
 /// Entry point of the `garam` binary.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    // Segments, agents' connections: a log of 64 GiB alone has a thousand. What the system refuses is said by whoever lacks it.
+    let _as_it_was = garam_disk::raise_descriptor_limit();
     match dispatch(cli) {
         Ok(exit) => exit.into(),
         Err(error) => exit::report(&error).into(),

@@ -4,7 +4,6 @@
 //! client certificate is not needed; one that is shown, and may have ended, proves which agent wants to come back.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,27 +24,25 @@ use tokio_rustls::server::TlsStream;
 use super::crowd::Crowd;
 use super::registrar::{Registrar, refused};
 use crate::gateway::{TlsError, told};
-use crate::pki::{peer_identity, read_certificates, read_key, validity};
+use crate::pki::{ServerCertificate, peer_identity, read_certificates, validity};
 
 /// How long a host may take from its first byte to its answer.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Reads certificate, key and root from disk.
-pub fn acceptor(root: &Path, certificate: &Path, key: &Path) -> Result<TlsAcceptor, TlsError> {
+/// What the enrolment port listens with.
+pub fn acceptor(certificate: &Arc<ServerCertificate>) -> Result<TlsAcceptor, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let (mut chain, roots) = (read_certificates(certificate)?, read_certificates(root)?);
     let mut store = RootCertStore::empty();
-    for root in &roots {
-        store.add(root.clone())?;
+    for root in read_certificates(&certificate.pki().root_path())? {
+        store.add(root)?;
     }
-    chain.extend(roots);
     let strict = WebPkiClientVerifier::builder_with_provider(store.into(), Arc::clone(&provider))
         .allow_unauthenticated()
         .build()?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(EvenEnded { strict }))
-        .with_single_cert(chain, read_key(key)?)?;
+        .with_cert_resolver(certificate.resolver_with_root());
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;

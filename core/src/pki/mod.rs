@@ -2,7 +2,7 @@
 //!
 //! In: names, and public keys of others. Out: files in the `pki` folder (`root.pem`, `issuing.pem`, `server.pem` and their keys, mode 0600) and
 //! identity folders for agents (`ca.pem`, `cert.pem`, `key.pem`). Promise: an existing file is never overwritten except
-//! the server's own certificate when it nears its end or its names change; every file is synced before it counts;
+//! the server's own certificate (`server`); a folder is there whole or not at all; every file is synced before it counts;
 //! an agent's identity is the UUID in its certificate's URI SAN and nothing else; of a request for a certificate only the
 //! public key is used, once the request has proven that its sender holds the private one.
 //! Not here: who gets a certificate (`enrol`), the TLS sessions (`gateway`).
@@ -14,6 +14,7 @@
 
 mod csr;
 mod identity;
+mod server;
 mod store;
 
 use std::net::IpAddr;
@@ -28,13 +29,12 @@ use rcgen::{
 
 pub use csr::{CsrError, RequestedKey};
 pub use identity::{PeerIdentity, Validity, peer_identity, validity};
+pub use server::{LOOK, ServerCertificate};
 pub use store::{read_certificates, read_key};
 
 pub const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Certificates begin a little in the past, so that clocks may differ.
 const BACKDATE: Duration = Duration::from_secs(300);
-/// The server's certificate is made anew when less than this is left of it.
-const SERVER_RENEW: Duration = Duration::from_secs(60 * 24 * 3600);
 
 /// What can go wrong with certificates.
 #[derive(Debug, thiserror::Error)]
@@ -126,10 +126,12 @@ impl Authority {
         certificate: &AgentCertificate,
         key: &AgentKey,
     ) -> Result<(), PkiError> {
-        store::create_folder(folder)?;
-        store::write_new(&folder.join("ca.pem"), self.root.as_bytes(), 0o644)?;
-        store::write_new(&folder.join("cert.pem"), certificate.chain.as_bytes(), 0o644)?;
-        store::write_new(&folder.join("key.pem"), key.pair.serialize_pem().as_bytes(), 0o600)
+        let files = [
+            ("ca.pem", self.root.clone(), 0o644),
+            ("cert.pem", certificate.chain.clone(), 0o644),
+            ("key.pem", key.pair.serialize_pem(), 0o600),
+        ];
+        store::make_whole(folder, &files)
     }
 
     fn certify(
@@ -200,7 +202,6 @@ impl Pki {
         if self.is_initialised()? {
             return Err(PkiError::Exists(self.dir.clone()));
         }
-        store::create_folder(&self.dir)?;
         let make = |error| PkiError::Make { what: "the authority".into(), error };
         let root_key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(make)?;
         let root =
@@ -214,43 +215,13 @@ impl Pki {
             DAY * 1825,
         );
         let issuing_certificate = issuing.signed_by(&issuing_key, &root_issuer).map_err(make)?;
-        store::write_new(&self.dir.join("root.key"), root_key.serialize_pem().as_bytes(), 0o600)?;
-        store::write_new(&self.root_path(), root_certificate.pem().as_bytes(), 0o644)?;
-        store::write_new(
-            &self.dir.join("issuing.pem"),
-            issuing_certificate.pem().as_bytes(),
-            0o644,
-        )?;
-        store::write_new(
-            &self.dir.join("issuing.key"),
-            issuing_key.serialize_pem().as_bytes(),
-            0o600,
-        )
-    }
-
-    /// Makes the server's certificate when there is none, when it does not name all of `names`, or when it ends soon.
-    /// Returns the paths of certificate chain and key.
-    pub fn ensure_server(&self, names: &[String]) -> Result<(PathBuf, PathBuf), PkiError> {
-        let (certificate, key) = (self.dir.join("server.pem"), self.dir.join("server.key"));
-        let there = key.try_exists().map_err(|error| PkiError::Io {
-            action: "look for",
-            path: key.clone(),
-            error,
-        })?;
-        if there && self.server_is_good(&certificate, names)? {
-            return Ok((certificate, key));
-        }
-        let (issuer, chain) = self.issuer()?;
-        let make = |error| PkiError::Make { what: "the server".into(), error };
-        let server_key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(make)?;
-        let mut params = leaf("garam core", DAY * 365);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        params.subject_alt_names =
-            names.iter().map(|name| server_name(name)).collect::<Result<_, _>>()?;
-        let made = params.signed_by(&server_key, &issuer).map_err(make)?;
-        store::replace(&certificate, format!("{}{chain}", made.pem()).as_bytes(), 0o644)?;
-        store::replace(&key, server_key.serialize_pem().as_bytes(), 0o600)?;
-        Ok((certificate, key))
+        let files = [
+            ("root.key", root_key.serialize_pem(), 0o600),
+            ("root.pem", root_certificate.pem(), 0o644),
+            ("issuing.pem", issuing_certificate.pem(), 0o644),
+            ("issuing.key", issuing_key.serialize_pem(), 0o600),
+        ];
+        store::make_whole(&self.dir, &files)
     }
 
     /// What signs agents' certificates.
@@ -283,16 +254,6 @@ impl Pki {
         let issuer =
             Issuer::from_ca_cert_pem(&chain, pair).map_err(|e| unusable(&certificate, e))?;
         Ok((issuer, chain))
-    }
-
-    fn server_is_good(&self, certificate: &Path, names: &[String]) -> Result<bool, PkiError> {
-        let chain = read_certificates(certificate)?;
-        let Some(leaf) = chain.first() else { return Ok(false) };
-        let known = identity::server_names(leaf);
-        let left = validity(leaf)
-            .map(|v| v.not_after.duration_since(SystemTime::now()).unwrap_or_default());
-        Ok(names.iter().all(|name| known.contains(name))
-            && left.is_some_and(|left| left > SERVER_RENEW))
     }
 }
 

@@ -11,13 +11,37 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use super::PkiError;
 
 /// Creates a folder for keys, mode 0700, with its parents.
-pub(super) fn create_folder(path: &Path) -> Result<(), PkiError> {
+fn create_folder(path: &Path) -> Result<(), PkiError> {
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|error| PkiError::Io { action: "create folder", path: path.into(), error })
 }
 
+/// Makes a folder with these files, whole or not at all: they are written beside it, then it gets its name. One that is there
+/// already must be empty.
+pub(super) fn make_whole(folder: &Path, files: &[(&str, String, u32)]) -> Result<(), PkiError> {
+    let io = |action, path: &Path, error| PkiError::Io { action, path: path.into(), error };
+    let fresh = folder.with_extension("new");
+    match std::fs::remove_dir_all(&fresh) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(io("remove", &fresh, error));
+        }
+        _ => {}
+    }
+    create_folder(&fresh)?;
+    for (name, text, mode) in files {
+        write_new(&fresh.join(name), text.as_bytes(), *mode)?;
+    }
+    std::fs::rename(&fresh, folder).map_err(|error| match error.kind() {
+        ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists | ErrorKind::NotADirectory => {
+            PkiError::Exists(folder.into())
+        }
+        _ => io("rename", &fresh, error),
+    })?;
+    sync_parent(folder)
+}
+
 /// Writes a file that must not exist yet.
-pub(super) fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), PkiError> {
+fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), PkiError> {
     let io = |action, error| PkiError::Io { action, path: path.into(), error };
     let mut file =
         OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(|error| {

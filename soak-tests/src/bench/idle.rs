@@ -72,7 +72,7 @@ pub(super) async fn run(args: Args, programs: Programs) -> anyhow::Result<Figure
     let mut rows = Vec::new();
     for &files in &args.files {
         let row = with_rig(programs.clone(), async |rig| {
-            rig.agent_environment = ENVIRONMENT.into();
+            rig.agent_environment = ENVIRONMENT.map(|(name, value)| (name, value.into())).into();
             measure(&args, files, rig).await
         });
         rows.push(row.await?);

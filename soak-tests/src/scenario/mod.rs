@@ -13,7 +13,7 @@
 //! | [`power_loss`] | the disk is taken away under a busy core, again and again |
 //! | [`files`] | what files do on bad days: the stories of `docs/scenarios.md` |
 //! | [`sink_faults`] | kills, cuts, lost replies, deadlocks and a second core around a database's COMMIT |
-//! | [`torment`] | kills, cut links and lost state, at seeded moments of a busy run |
+//! | [`torment`] | kills, cut links, lost state and wrong clocks, at seeded moments of a busy run |
 
 mod cert_churn;
 mod crash_points;
@@ -49,6 +49,8 @@ pub(crate) enum Scenario {
     LinkCut(torment::Args),
     /// Kill the agent and remove its state while files rotate
     AgentStateLost(torment::Args),
+    /// Set the wall clocks of the core and the agent forward and back, by minutes and by years
+    ClocksJump(torment::Args),
     /// Kill, or fail, at every single call with which the core or the agent changes its files
     CrashPoints(crash_points::Args),
     /// Lose the core while records go on, and restore it from an older backup
@@ -108,6 +110,9 @@ impl Scenario {
             }
             Self::LinkCut(args) => {
                 Outcome::of(&torment::run(Torment::LinkCut, &args, programs).await?)
+            }
+            Self::ClocksJump(args) => {
+                Outcome::of(&torment::run(Torment::ClocksJump, &args, programs).await?)
             }
             Self::AgentStateLost(args) => {
                 Outcome::of(&torment::run(Torment::AgentStateLost, &args, programs).await?)

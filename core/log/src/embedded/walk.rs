@@ -15,8 +15,8 @@ use garam_disk::DiskFile;
 
 use super::entry::{PREFIX_LEN, Prefix};
 
-/// How much is read ahead.
-const READ_AHEAD: usize = 1024 * 1024;
+/// How much is read ahead: one of the largest usual blocks with its entry's head, and the beginning of the next.
+const READ_AHEAD: usize = (1024 + 64) * 1024;
 /// Payloads up to this are copied out of the read buffer.
 const COPY_UP_TO: usize = 16 * 1024;
 
@@ -98,7 +98,7 @@ impl Walk {
     /// Reads and checks the payload of an entry that was stepped over.
     pub(crate) fn payload_of(&self, found: &Found) -> Result<Bytes, WalkError> {
         let start = found.at + PREFIX_LEN as u64 + u64::from(found.prefix.header_len);
-        let payload = read(&*self.file, start, found.prefix.payload_len as usize)?;
+        let payload = read(&*self.file, start, &[], found.prefix.payload_len as usize)?;
         if payload.len() != found.prefix.payload_len as usize
             || crc32c::crc32c(&payload) != found.prefix.payload_crc
         {
@@ -114,7 +114,8 @@ impl Walk {
             return Ok(bytes);
         }
         let allowed = usize::try_from(limit.saturating_sub(self.at)).unwrap_or(usize::MAX);
-        self.buffer = read(&*self.file, self.at, len.max(READ_AHEAD).min(allowed))?;
+        let known = self.rest();
+        self.buffer = read(&*self.file, self.at, &known, len.max(READ_AHEAD).min(allowed))?;
         self.buffer_at = self.at;
         self.buffered(len).ok_or_else(|| WalkError::Broken {
             at: self.at,
@@ -122,17 +123,25 @@ impl Walk {
         })
     }
 
+    /// What the buffer holds from the position on.
+    fn rest(&self) -> Bytes {
+        let start = self.at.checked_sub(self.buffer_at).and_then(|at| usize::try_from(at).ok());
+        let start = start.filter(|start| *start <= self.buffer.len());
+        start.map_or_else(Bytes::new, |start| self.buffer.slice(start..))
+    }
+
     fn buffered(&self, len: usize) -> Option<Bytes> {
-        let start = usize::try_from(self.at.checked_sub(self.buffer_at)?).ok()?;
-        let end = start.checked_add(len)?;
-        (end <= self.buffer.len()).then(|| self.buffer.slice(start..end))
+        let rest = self.rest();
+        (len <= rest.len()).then(|| rest.slice(..len))
     }
 }
 
-/// Reads up to `len` bytes; fewer only at the end of the file.
-fn read(file: &dyn DiskFile, at: u64, len: usize) -> io::Result<Bytes> {
-    let mut bytes = BytesMut::zeroed(len);
-    let mut filled = 0;
+/// Reads up to `len` bytes, of which the first are `known`; fewer only at the end of the file.
+fn read(file: &dyn DiskFile, at: u64, known: &[u8], len: usize) -> io::Result<Bytes> {
+    let mut bytes = BytesMut::with_capacity(len.max(known.len()));
+    bytes.extend_from_slice(known);
+    bytes.resize(len.max(known.len()), 0);
+    let mut filled = known.len();
     while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         match file.read_at(rest, at + filled as u64) {
             Ok(0) => break,

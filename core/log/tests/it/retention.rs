@@ -175,9 +175,11 @@ async fn the_pace_of_a_stream_is_that_of_its_sealed_segments() {
     let mut room = room().await;
     let pace = |room: &Room, name: &str| offline::pace(&room.config.dir, &stream(name)).unwrap();
     assert_eq!((pace(&room, "s"), pace(&room, "other")), (None, None));
-    for _ in 0..4 {
-        room.fill(3).await.unwrap();
+    for sealed in 1..=4 {
         room.clock.pass(Duration::from_secs(10));
+        room.fill(3).await.unwrap();
+        // The answers come before the segment is sealed, at the time it is then.
+        until("sealed", async || room.log.stats()[0].segments > sealed).await;
     }
     // Three blocks of 8 000 bytes seal a segment of 16 KiB, one each ten seconds.
     let found = pace(&room, "s").unwrap();

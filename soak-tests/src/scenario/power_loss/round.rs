@@ -93,7 +93,7 @@ impl Trial {
         ground.make_certificates().await?;
         let mut rig = Rig::new(ground);
         if let Some(canary) = args.canary {
-            rig.core_environment.push(("GARAM_CANARY", canary.name()));
+            rig.core_environment.push(("GARAM_CANARY", canary.name().into()));
         }
         let Args { rounds, seed, rate, canary, .. } = *args;
         let rng = Rng::with_seed(seed ^ kind as u64);

@@ -3,6 +3,7 @@
 //! In: scenario, duration, seed. Out: a [`Report`]. Promise: the oracle looks only after everything has healed and both
 //! processes have stopped; a run that cannot be judged is an error, never a good report. In [`strike`] the faults.
 
+mod clocks;
 mod report;
 mod schedule;
 mod strike;
@@ -26,6 +27,7 @@ use crate::proxy::Proxy;
 use crate::rig::Rig;
 use crate::scenario::home::{Home, Place};
 use crate::scenario::{Verdict as _, judge};
+use clocks::Clocks;
 use report::{Report, Run};
 use schedule::Fault;
 use strike::Striker;
@@ -58,12 +60,19 @@ pub(crate) enum Torment {
     CoreKilled,
     LinkCut,
     AgentStateLost,
+    ClocksJump,
 }
 
 impl Torment {
     #[cfg(test)]
-    const ALL: [Self; 5] =
-        [Self::Steady, Self::AgentKilled, Self::CoreKilled, Self::LinkCut, Self::AgentStateLost];
+    const ALL: [Self; 6] = [
+        Self::Steady,
+        Self::AgentKilled,
+        Self::CoreKilled,
+        Self::LinkCut,
+        Self::AgentStateLost,
+        Self::ClocksJump,
+    ];
 }
 
 impl fmt::Display for Torment {
@@ -74,6 +83,7 @@ impl fmt::Display for Torment {
             Self::CoreKilled => "core_killed",
             Self::LinkCut => "link_cut",
             Self::AgentStateLost => "agent_state_lost",
+            Self::ClocksJump => "clocks_jump",
         })
     }
 }
@@ -118,18 +128,24 @@ async fn play(torment: Torment, args: &Args, rig: &mut Rig) -> anyhow::Result<Re
     let door = proxy.as_ref().map_or(rig.ground.gateway, Proxy::address);
     rig.ground.write_agent(door, "")?;
     rig.ground.make_certificates().await?;
+    let clocks = match torment {
+        Torment::ClocksJump => Some(Clocks::give(rig).await?),
+        _ => None,
+    };
     rig.start_core()?;
     rig.core_ready().await?;
     rig.start_agent()?;
 
     let generator = Generator::start(&rig.ground.logs, args.seed, args.rate, args.seconds);
     let mut run = Run { least_faults: schedule::least(torment, args.seconds), ..Run::default() };
-    let striker = Striker { proxy: proxy.as_ref(), tally: generator.tally() };
+    let striker =
+        Striker { proxy: proxy.as_ref(), clocks: clocks.as_ref(), tally: generator.tally() };
     run.faults = strike_all(rig, &generator, &striker, &faults, args.seconds).await?;
     run.rotations = generator.tally().rotations.load(Ordering::Relaxed);
     let book = generator.finish().await?;
     run.generated = book.len();
     run.restarts = rig.restarts();
+    clocks.iter().try_for_each(Clocks::put_right)?;
     heal(rig, &mut run).await?;
     run.troubles.extend(rig.stop().await);
 

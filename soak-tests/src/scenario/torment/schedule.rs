@@ -10,6 +10,7 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use super::Torment;
+use super::clocks::Whose;
 
 /// One fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,12 @@ pub(crate) enum Action {
         down: Duration,
     },
     Link(LinkFault),
+    /// From now on a clock is wrong by so many seconds; its program may be killed and started under it.
+    SetClock {
+        whose: Whose,
+        seconds: i64,
+        restart: bool,
+    },
 }
 
 /// What is done to the link.
@@ -55,6 +62,8 @@ pub(crate) enum LinkFault {
 
 /// Time between two orphaned connections.
 const ORPHANS_APART: Duration = Duration::from_secs(20);
+/// In seconds.
+const DAY: i64 = 86_400;
 
 /// All faults of a run, in order.
 pub(crate) fn derive(scenario: Torment, seconds: u64, seed: u64) -> Vec<Fault> {
@@ -73,6 +82,7 @@ pub(crate) fn derive(scenario: Torment, seconds: u64, seed: u64) -> Vec<Fault> {
             Torment::AgentKilled | Torment::CoreKilled => millis(&mut rng, 300, 1_300),
             Torment::LinkCut => millis(&mut rng, 400, 2_000),
             Torment::AgentStateLost => millis(&mut rng, 4_000, 8_000),
+            Torment::ClocksJump => millis(&mut rng, 700, 2_500),
         };
         if at >= end {
             return faults;
@@ -85,6 +95,7 @@ pub(crate) fn derive(scenario: Torment, seconds: u64, seed: u64) -> Vec<Fault> {
             }
             Torment::LinkCut => Action::Link(link_fault(&mut rng)),
             Torment::AgentStateLost => Action::LoseState { down: millis(&mut rng, 50, 1_500) },
+            Torment::ClocksJump => jump(&mut rng),
             Torment::AgentKilled | Torment::Steady => Action::KillAgent,
         };
         faults.push(Fault { at, impatient, action });
@@ -95,7 +106,9 @@ pub(crate) fn derive(scenario: Torment, seconds: u64, seed: u64) -> Vec<Fault> {
 pub(crate) fn least(scenario: Torment, seconds: u64) -> u64 {
     match scenario {
         Torment::Steady => 0,
-        Torment::AgentKilled | Torment::CoreKilled | Torment::LinkCut => (seconds / 3).max(1),
+        Torment::AgentKilled | Torment::CoreKilled | Torment::LinkCut | Torment::ClocksJump => {
+            (seconds / 3).max(1)
+        }
         Torment::AgentStateLost => (seconds / 12).max(1),
     }
 }
@@ -112,6 +125,14 @@ fn link_fault(rng: &mut Rng) -> LinkFault {
     }
 }
 
+/// A third of the jumps put a clock right again. Past the life of certificates nothing new connects until it is.
+fn jump(rng: &mut Rng) -> Action {
+    let whose = if rng.bool() { Whose::Core } else { Whose::Agent };
+    let far = [-800 * DAY, -DAY, -3_600, -70, 70, 3_600, 30 * DAY, 400 * DAY];
+    let seconds = if rng.u32(..3) == 0 { 0 } else { far[rng.usize(..far.len())] };
+    Action::SetClock { whose, seconds, restart: rng.bool() }
+}
+
 fn millis(rng: &mut Rng, least: u64, most: u64) -> Duration {
     Duration::from_millis(rng.u64(least..=most))
 }
@@ -124,6 +145,9 @@ impl fmt::Display for Fault {
             Action::KillAgent | Action::KillCore => write!(f, "kill"),
             Action::LoseState { down } => write!(f, "lose state, down {down:?}"),
             Action::Link(fault) => write!(f, "{fault:?}"),
+            Action::SetClock { whose, seconds, restart } => {
+                write!(f, "{whose:?} {seconds:+} s{}", if restart { ", kill" } else { "" })
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::time::{Instant, sleep};
 
+use super::clocks::{Clocks, Whose};
 use super::schedule::{Action, LinkFault};
 use crate::generate::Tally;
 use crate::proxy::{Cut, Proxy, Weather};
@@ -23,6 +24,7 @@ const GLANCE: Duration = Duration::from_millis(10);
 /// What faults reach besides the processes.
 pub(super) struct Striker<'a> {
     pub(super) proxy: Option<&'a Proxy>,
+    pub(super) clocks: Option<&'a Clocks>,
     pub(super) tally: &'a Tally,
 }
 
@@ -30,15 +32,17 @@ impl Striker<'_> {
     /// Does it. False when there was nothing to strike.
     pub(super) async fn strike(&self, rig: &mut Rig, action: Action) -> anyhow::Result<bool> {
         match action {
-            Action::KillAgent => {
-                rig.kill_agent().await?;
-                rig.restart_agent()?;
-            }
-            Action::KillCore => {
-                rig.kill_core().await?;
-                rig.restart_core()?;
-            }
+            Action::KillAgent => restart_agent(rig).await?,
+            Action::KillCore => restart_core(rig).await?,
             Action::LoseState { down } => self.lose_state(rig, down).await?,
+            Action::SetClock { whose, seconds, restart } => {
+                self.clocks.context("there is no clock to set")?.set(whose, seconds)?;
+                match (restart, whose) {
+                    (false, _) => {}
+                    (true, Whose::Core) => restart_core(rig).await?,
+                    (true, Whose::Agent) => restart_agent(rig).await?,
+                }
+            }
             Action::Link(fault) => {
                 let proxy = self.proxy.context("there is no proxy to strike")?;
                 if !until(|| proxy.connections() > 0).await {
@@ -61,6 +65,16 @@ impl Striker<'_> {
         anyhow::ensure!(rotated, "no file rotated within {PATIENCE:?}: raise --rate");
         rig.restart_agent()
     }
+}
+
+async fn restart_agent(rig: &mut Rig) -> anyhow::Result<()> {
+    rig.kill_agent().await?;
+    rig.restart_agent()
+}
+
+async fn restart_core(rig: &mut Rig) -> anyhow::Result<()> {
+    rig.kill_core().await?;
+    rig.restart_core()
 }
 
 async fn strike_link(proxy: &Proxy, fault: LinkFault) {
