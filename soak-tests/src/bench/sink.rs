@@ -133,8 +133,8 @@ async fn ship(args: &Args, rig: &mut Rig, server: &Server, round: u64) -> anyhow
     rig.start_core()?;
     rig.core_ready().await?;
     rig.start_agent()?;
-    let socket = rig.ground.state.join("status.sock");
-    while !socket.try_exists()? {
+    // One that starts does not answer yet; its forerunner's socket is still there.
+    while crate::agent::acknowledged(&rig.ground.state).await.is_err() {
         rig.check()?;
         sleep(GLANCE).await;
     }
