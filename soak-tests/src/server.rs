@@ -76,6 +76,14 @@ impl Db {
         self != Self::Sqlite
     }
 
+    /// COMMIT alone, as its protocol carries it, and no `READ COMMITTED`.
+    pub(crate) fn commit(self) -> &'static [u8] {
+        match self {
+            Self::Postgres | Self::Sqlite => b"COMMIT\0",
+            Self::Mariadb | Self::Mysql => b"\x03COMMIT",
+        }
+    }
+
     /// As `[pipeline.NAME.to.KIND]` spells it.
     pub(crate) fn kind(self) -> &'static str {
         match self {

@@ -128,7 +128,7 @@ async fn play(args: &Args, rig: &mut Rig) -> anyhow::Result<Report> {
     furnish(rig, &server, &proxy).await?;
     rig.start_agent()?;
     let generator = Generator::start(&rig.ground.logs, args.seed, args.rate, 60);
-    let competitor = Competitor::start(&server, args.seed);
+    let mut competitor = Competitor::start(&server, args.seed);
     let mut rng = fastrand::Rng::with_seed(args.seed);
     for number in 0..args.strikes {
         let strike = choose(args.db, number, &mut rng);
@@ -136,7 +136,10 @@ async fn play(args: &Args, rig: &mut Rig) -> anyhow::Result<Report> {
         sleep(Duration::from_millis(rng.u64(0..150))).await;
         strike.carry_out(rig, &mut server, &proxy, &mut rng, &mut report).await?;
         if number == args.strikes / 2 {
+            // It would lock what is copied, and is no part of that.
+            competitor.stop().await?;
             put_back_older(rig, &server, &mut report).await?;
+            competitor = Competitor::start(&server, args.seed + 1);
         }
     }
     goes_on(rig).await?;
@@ -243,7 +246,7 @@ impl Strike {
             Self::Orphan => proxy.cut(Cut::Orphan(Duration::from_millis(rng.u64(1..800)))),
             Self::LoseReply => {
                 let before = proxy.answers_lost();
-                proxy.lose_answer_to(b"COMMIT");
+                proxy.lose_answer_to(server.db.commit());
                 let deadline = Instant::now() + FELT;
                 while proxy.answers_lost() == before && Instant::now() < deadline {
                     rig.check()?;
