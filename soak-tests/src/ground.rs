@@ -76,6 +76,8 @@ pub(crate) struct Pipe {
     /// Whose stream it reads: its own, or that of a pipe before it.
     pub(crate) from: String,
     pub(crate) database: PathBuf,
+    /// Another destination than that SQLite file: what stands behind `[pipeline.NAME.to.`.
+    pub(crate) to: Option<String>,
     pub(crate) stream: String,
     pub(crate) pipeline: String,
 }
@@ -121,6 +123,7 @@ impl Ground {
             name: NAME.into(),
             from: NAME.into(),
             database: self.database.clone(),
+            to: None,
             stream: "partitions = 2\nquota = \"4GiB\"".into(),
             pipeline: String::new(),
         }
@@ -131,7 +134,7 @@ impl Ground {
         let columns: String =
             COLUMNS.iter().map(|(name, kind)| format!("{name} = {kind:?}\n")).collect();
         let mut text = format!("{}[log]\n{log}\n\n", self.core_head());
-        for Pipe { name, from, database, stream, pipeline } in pipes {
+        for Pipe { name, from, database, to, stream, pipeline } in pipes {
             if name == from {
                 text += &format!(
                     "[stream.{name}]\n{stream}\n\n\
@@ -139,10 +142,12 @@ impl Ground {
                      [stream.{name}.contract.columns]\n{columns}\n"
                 );
             }
+            let sqlite =
+                || format!("sqlite]\npath = {database:?}\ntable = \"{NAME}\"\nmode = \"append\"");
+            let to = to.clone().unwrap_or_else(sqlite);
             text += &format!(
                 "[pipeline.{name}]\nfrom = \"{from}\"\nstart = \"earliest\"\n{pipeline}\n\n\
-                 [pipeline.{name}.to.sqlite]\npath = {database:?}\ntable = \"{NAME}\"\n\
-                 mode = \"append\"\n\n",
+                 [pipeline.{name}.to.{to}\n\n",
             );
         }
         write(&self.core_config, &text)
@@ -237,7 +242,7 @@ impl Ground {
     }
 }
 
-fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+pub(crate) fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 

@@ -27,6 +27,7 @@ mod processes;
 mod proxy;
 mod rig;
 mod scenario;
+mod server;
 mod tracer;
 
 fn main() -> std::process::ExitCode {

@@ -164,6 +164,12 @@ impl Process {
         Ok(kill_process(self.pid()?, Signal::STOP)?)
     }
 
+    /// Lets it go on where it stood.
+    pub(crate) fn thaw(&mut self) -> anyhow::Result<()> {
+        self.check()?;
+        Ok(kill_process(self.pid()?, Signal::CONT)?)
+    }
+
     /// Whether none of its threads does anything of its own: each is stopped, or in a call that it will not come back from.
     pub(crate) fn is_frozen(&self) -> anyhow::Result<bool> {
         let pid = self.pid()?.as_raw_nonzero();
@@ -223,11 +229,34 @@ pub(crate) fn last_lines(log: &Path, count: usize) -> String {
     lines.iter().skip(lines.len().saturating_sub(count)).map(|line| format!("  {line}\n")).collect()
 }
 
-/// User and system time: fields 14 and 15 of `/proc/PID/stat`, counted behind the name, which may hold anything.
+/// User and system time.
 fn cpu_seconds(stat: &str) -> Option<f64> {
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks = |field: usize| fields.get(field - 3)?.parse::<f64>().ok();
-    Some((ticks(14)? + ticks(15)?) / TICKS_PER_SECOND)
+    Some((field(stat, 14)? + field(stat, 15)?) / TICKS_PER_SECOND)
+}
+
+/// Processor time of a process and of its children, those that have ended included.
+pub(crate) fn family_cpu_seconds(pid: u32) -> anyhow::Result<f64> {
+    let mut sum = 0.0;
+    for entry in std::fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(each) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        // A process may end between two looks.
+        let Ok(stat) = std::fs::read_to_string(format!("/proc/{each}/stat")) else { continue };
+        let is_child = field(&stat, 4) == Some(f64::from(pid));
+        if each == pid {
+            let ended = field(&stat, 16).zip(field(&stat, 17)).context("no times in /proc")?;
+            sum += (ended.0 + ended.1) / TICKS_PER_SECOND;
+        }
+        if is_child || each == pid {
+            sum += cpu_seconds(&stat).context("no times in /proc")?;
+        }
+    }
+    Ok(sum)
+}
+
+/// A field of `/proc/PID/stat`, counted behind the name, which may hold anything.
+fn field(stat: &str, number: usize) -> Option<f64> {
+    stat.rsplit_once(')')?.1.split_whitespace().nth(number - 3)?.parse().ok()
 }
 
 fn mib(status: &str, field: &str) -> Option<f64> {

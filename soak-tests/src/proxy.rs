@@ -1,4 +1,5 @@
-//! A TCP proxy between agent and core whose link can be cut, stalled, slowed, swallowed and refused.
+//! A TCP proxy between agent and core, or core and database, whose link can be cut, stalled, slowed, swallowed and refused,
+//! and whose answers can be lost.
 //!
 //! In: connections on a port of its own. Out: the same bytes to the core, as the weather allows.
 //! Promise: bytes that arrive are the bytes that were sent, in order; a fault only delays them, or ends the connection. What
@@ -6,8 +7,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -63,6 +64,16 @@ struct Link {
     connections: AtomicUsize,
     /// Bytes that may still pass before everything is cut.
     cut_after: AtomicI64,
+    /// The answer to the next piece with this word in it is lost.
+    lose_answer_to: Mutex<Option<&'static [u8]>>,
+    answers_lost: AtomicUsize,
+}
+
+/// Which way bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    There,
+    Back,
 }
 
 impl Proxy {
@@ -75,6 +86,8 @@ impl Proxy {
             cuts: watch::Sender::new((0, Cut::Close)),
             connections: AtomicUsize::new(0),
             cut_after: AtomicI64::new(NOT_COUNTING),
+            lose_answer_to: Mutex::new(None),
+            answers_lost: AtomicUsize::new(0),
         });
         let task = tokio::spawn(accept(listener, core, Arc::clone(&link)));
         Ok(Self { address, link, task })
@@ -98,6 +111,16 @@ impl Proxy {
         self.link.cut(how);
     }
 
+    /// The next piece with this word in it arrives and is answered; the answer is lost, and its connection ends.
+    pub(crate) fn lose_answer_to(&self, word: &'static [u8]) {
+        *self.link.asked() = Some(word);
+    }
+
+    /// How many answers were lost like that.
+    pub(crate) fn answers_lost(&self) -> usize {
+        self.link.answers_lost.load(Ordering::Relaxed)
+    }
+
     /// Ends every connection with a RST once this many more bytes have passed: in the middle of a frame.
     pub(crate) fn cut_after(&self, bytes: u32) {
         self.link.cut_after.store(i64::from(bytes), Ordering::Relaxed);
@@ -117,6 +140,20 @@ impl Link {
             *count += 1;
             *last = how;
         });
+    }
+
+    fn asked(&self) -> MutexGuard<'_, Option<&'static [u8]>> {
+        self.lose_answer_to.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this piece is the one whose answer is to be lost; only one is.
+    fn loses_answer_to(&self, piece: &[u8]) -> bool {
+        let mut asked = self.asked();
+        let found = asked.is_some_and(|word| piece.windows(word.len()).any(|part| part == word));
+        if found {
+            *asked = None;
+        }
+        found
     }
 
     /// How many of these bytes may pass; fewer means that this was the last piece.
@@ -157,10 +194,11 @@ async fn carry(mut agent: TcpStream, core: SocketAddr, link: Arc<Link>) {
     let how = {
         let (from_agent, to_agent) = agent.split();
         let (from_core, to_core) = core.split();
+        let deaf = AtomicBool::new(false);
         tokio::select! {
             _ = cuts.changed() => cuts.borrow().1,
-            how = pump(from_agent, to_core, &link) => how,
-            how = pump(from_core, to_agent, &link) => how,
+            how = pump(Way::There, from_agent, to_core, &link, &deaf) => how,
+            how = pump(Way::Back, from_core, to_agent, &link, &deaf) => how,
         }
     };
     link.connections.fetch_sub(1, Ordering::Relaxed);
@@ -187,7 +225,13 @@ async fn orphan(mut agent: TcpStream, mut core: TcpStream, delay: Duration) {
 }
 
 /// Carries bytes one way. Gives how the connection ends.
-async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, link: &Link) -> Cut {
+async fn pump(
+    way: Way,
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    link: &Link,
+    deaf: &AtomicBool,
+) -> Cut {
     let mut weather = link.weather.subscribe();
     let mut buffer = vec![0; BUFFER];
     loop {
@@ -204,6 +248,17 @@ async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, link: &Link) -> Cut
             Weather::Swallowing => continue,
             Weather::Slow(delay) => tokio::time::sleep(delay).await,
             Weather::Clear | Weather::Stalled | Weather::Refusing => {}
+        }
+        match way {
+            Way::There if link.loses_answer_to(buffer.get(..read).unwrap_or_default()) => {
+                deaf.store(true, Ordering::Relaxed);
+            }
+            Way::Back if deaf.load(Ordering::Relaxed) => {
+                // It came, so what was asked has been done.
+                link.answers_lost.fetch_add(1, Ordering::Relaxed);
+                return Cut::Close;
+            }
+            Way::There | Way::Back => {}
         }
         let allowed = link.allowance(read);
         let Some(piece) = buffer.get(..allowed) else { return Cut::Reset };
@@ -341,6 +396,21 @@ mod tests {
         stream.write_all(b"gone").await.unwrap();
         proxy.cut(Cut::Close);
         assert!(back(&mut stream, 4).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_lost_answer_was_asked_for_and_ends_one_connection() {
+        let proxy = echo().await;
+        let mut stream = connect(&proxy).await;
+        proxy.lose_answer_to(b"COMMIT");
+        stream.write_all(b"BEGIN").await.unwrap();
+        assert_eq!(back(&mut stream, 5).await.unwrap(), b"BEGIN");
+        stream.write_all(b"then COMMIT").await.unwrap();
+        assert!(back(&mut stream, 1).await.is_err());
+        assert_eq!(proxy.answers_lost(), 1);
+        let mut stream = connect(&proxy).await;
+        stream.write_all(b"COMMIT").await.unwrap();
+        assert_eq!(back(&mut stream, 6).await.unwrap(), b"COMMIT", "one is enough");
     }
 
     #[tokio::test]

@@ -227,6 +227,11 @@ impl Rig {
         Ok(())
     }
 
+    /// Lets both go on where they stood.
+    pub(crate) fn thaw(&mut self) -> anyhow::Result<()> {
+        self.running().try_for_each(|process| process.thaw())
+    }
+
     /// `kill -9` for whichever still lives: what it stood on was taken away, and it may have ended of that.
     pub(crate) async fn kill_what_lives(&mut self) -> anyhow::Result<()> {
         for mut process in [self.agent.take(), self.core.take()].into_iter().flatten() {

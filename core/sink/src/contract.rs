@@ -2,7 +2,9 @@
 //!
 //! In: a batch, an error of the driver. Out: the broken rule, or words for an operator that show no row.
 
-use garam_stage::StagedBatch;
+use std::collections::BTreeMap;
+
+use garam_stage::{Cursor, RecordRef, StagedBatch};
 
 /// Which rule of [`garam_stage::Destination`] a batch breaks.
 pub(crate) fn broken_rule(batch: &StagedBatch) -> Option<&'static str> {
@@ -15,6 +17,27 @@ pub(crate) fn broken_rule(batch: &StagedBatch) -> Option<&'static str> {
     } else {
         None
     }
+}
+
+/// The cursor to store when these rows changed nothing, for these reasons: a record of which no row changed anything is not
+/// delivered. `None`: the batch says it delivers fewer records than it has.
+pub(crate) fn cursor_without(
+    batch: &StagedBatch,
+    dropped: &BTreeMap<usize, &'static str>,
+) -> Option<Cursor> {
+    let mut records: BTreeMap<&RecordRef, Option<&'static str>> = BTreeMap::new();
+    for (row, record) in batch.sources.iter().enumerate() {
+        let reason = dropped.get(&row).copied();
+        let known = records.entry(record).or_insert(reason);
+        *known = known.and(reason);
+    }
+    let mut cursor = batch.to.clone();
+    let counters = &mut cursor.counters;
+    for reason in records.into_values().flatten() {
+        counters.delivered = counters.delivered.checked_sub(1)?;
+        *counters.dropped.entry(reason.into()).or_default() += 1;
+    }
+    Some(cursor)
 }
 
 /// The database's own message: it names table, column and constraint. Further details would show the row.

@@ -10,11 +10,19 @@ use arrow_schema::SchemaRef;
 use garam_stage::{Cursor, Destination, Failure};
 use serde::Deserialize;
 
+mod address;
+mod columns;
 mod contract;
+mod fold;
+mod mode;
+pub mod mysql;
 pub mod postgres;
 mod row;
 pub mod sqlite;
+mod table;
+mod table_error;
 
+pub use mysql::MySqlConfig;
 pub use postgres::PostgresConfig;
 pub use row::TooLarge;
 pub use sqlite::{Readiness, SqliteConfig};
@@ -23,6 +31,9 @@ pub use sqlite::{Readiness, SqliteConfig};
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SinkConfig {
+    /// A table of a MySQL or MariaDB database.
+    #[serde(rename = "mysql")]
+    MySql(Box<MySqlConfig>),
     /// A table of a PostgreSQL database.
     Postgres(Box<PostgresConfig>),
     /// A table of an SQLite file.
@@ -41,6 +52,7 @@ impl SinkConfig {
     /// What the operator calls it: kind, place and table.
     pub fn label(&self) -> String {
         match self {
+            Self::MySql(config) => config.label(),
             Self::Postgres(config) => config.label(),
             Self::Sqlite(config) => config.label(),
         }
@@ -49,6 +61,7 @@ impl SinkConfig {
     /// Checks the configuration against the rows to come, without touching the database.
     pub fn check(&self, schema: &SchemaRef) -> Result<(), Failure> {
         match self {
+            Self::MySql(config) => config.check(schema).map_err(Failure::from),
             Self::Postgres(config) => config.check(schema).map_err(Failure::from),
             Self::Sqlite(config) => config.spec(schema).map(|_| ()).map_err(Failure::from),
         }
@@ -57,6 +70,7 @@ impl SinkConfig {
     /// The destination, not connected yet: it connects in `prepare`.
     pub fn build(&self, schema: &SchemaRef) -> Result<Box<dyn Destination>, Failure> {
         match self {
+            Self::MySql(config) => config.build(schema),
             Self::Postgres(config) => config.build(schema),
             Self::Sqlite(config) => config.build(schema),
         }
@@ -65,6 +79,7 @@ impl SinkConfig {
     /// As `[pipeline.NAME.to.KIND]` spells it.
     pub fn kind(&self) -> &'static str {
         match self {
+            Self::MySql(_) => "mysql",
             Self::Postgres(_) => "postgres",
             Self::Sqlite(_) => "sqlite",
         }
@@ -73,6 +88,7 @@ impl SinkConfig {
     /// The database, without secrets, and the table: two pipelines that name the same would fight over its rows.
     pub fn target(&self) -> (String, &str) {
         match self {
+            Self::MySql(config) => (config.place(), &config.table),
             Self::Postgres(config) => (config.place(), &config.table),
             Self::Sqlite(config) => (config.path.display().to_string(), &config.table),
         }
@@ -81,6 +97,7 @@ impl SinkConfig {
     /// Whether records that are delivered again leave the table as it is.
     pub fn survives_rewind(&self) -> bool {
         match self {
+            Self::MySql(config) => config.survives_rewind(),
             Self::Postgres(config) => config.survives_rewind(),
             Self::Sqlite(config) => config.survives_rewind(),
         }
@@ -89,6 +106,7 @@ impl SinkConfig {
     /// All cursors kept in the database; none when there is no database or no cursor table yet.
     pub async fn read_cursors(&self) -> Result<Vec<Cursor>, Failure> {
         match self {
+            Self::MySql(config) => config.read_cursors().await,
             Self::Postgres(config) => config.read_cursors().await,
             Self::Sqlite(config) => config.read_cursors().await,
         }
@@ -97,6 +115,7 @@ impl SinkConfig {
     /// How many rows the table has, and of how many records; for people and counts at the end of a run, not for decisions.
     pub async fn count_rows(&self) -> Result<RowCount, Failure> {
         match self {
+            Self::MySql(config) => config.count_rows().await,
             Self::Postgres(config) => config.count_rows().await,
             Self::Sqlite(config) => config.count_rows().await,
         }
@@ -105,6 +124,7 @@ impl SinkConfig {
     /// Reaches the database and says what `prepare` would find, changing nothing.
     pub async fn connect(&self, schema: &SchemaRef) -> Result<Readiness, Failure> {
         match self {
+            Self::MySql(config) => config.connect(schema).await,
             Self::Postgres(config) => config.connect(schema).await,
             Self::Sqlite(config) => config.connect(schema).await,
         }

@@ -27,8 +27,10 @@ pub(crate) fn query(plan: &Plan, args: &Args, format: Format) -> anyhow::Result<
     let pipeline = choose(plan, args.pipeline.as_deref())?;
     let SinkConfig::Sqlite(sqlite) = &pipeline.sink else {
         let label = pipeline.sink.label();
-        let text =
-            format!("pipeline {} writes {label}: ask its server, as with psql", pipeline.name);
+        let text = format!(
+            "pipeline {} writes {label}: ask its server, as with psql or mysql",
+            pipeline.name
+        );
         return Err(coded(Exit::Usage, anyhow!(text)));
     };
     let answer = super::block_on(async {

@@ -253,7 +253,7 @@ pub struct PipelineConfig {
     pub max_wait: Duration,
     #[serde(default)]
     pub quarantine: QuarantineConfig,
-    /// Exactly one destination: `[pipeline.NAME.to.postgres]` or `[pipeline.NAME.to.sqlite]`.
+    /// Exactly one destination: `[pipeline.NAME.to.mysql]`, `[pipeline.NAME.to.postgres]` or `[pipeline.NAME.to.sqlite]`.
     pub to: To,
 }
 
@@ -296,6 +296,7 @@ pub enum Start {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct To {
+    pub mysql: Option<garam_sink::MySqlConfig>,
     pub postgres: Option<garam_sink::PostgresConfig>,
     pub sqlite: Option<garam_sink::sqlite::SqliteConfig>,
 }

@@ -260,16 +260,18 @@ fn check_pipeline(
     if quarantine.max_share_from == 0 {
         return invalid(&key("quarantine.max_share_from"), "out of bounds: 1 and more".into());
     }
-    let sink = match pipeline.to {
-        To { postgres: Some(config), sqlite: None } => SinkConfig::Postgres(Box::new(config)),
-        To { postgres: None, sqlite: Some(config) } => SinkConfig::Sqlite(config),
-        To { postgres: None, sqlite: None } => {
-            let text = format!(
-                "no destination: add [pipeline.{name}.to.postgres] or [pipeline.{name}.to.sqlite]"
-            );
-            return invalid(&key("to"), text);
+    let To { mysql, postgres, sqlite } = pipeline.to;
+    let mysql = mysql.map(|config| SinkConfig::MySql(Box::new(config)));
+    let postgres = postgres.map(|config| SinkConfig::Postgres(Box::new(config)));
+    let mut sinks = mysql.into_iter().chain(postgres).chain(sqlite.map(SinkConfig::Sqlite));
+    let sink = match (sinks.next(), sinks.next()) {
+        (Some(sink), None) => sink,
+        (None, _) => {
+            let kinds =
+                ["mysql", "postgres", "sqlite"].map(|to| format!("[pipeline.{name}.to.{to}]"));
+            return invalid(&key("to"), format!("no destination: add one of {}", kinds.join(", ")));
         }
-        To { postgres: Some(_), sqlite: Some(_) } => {
+        (Some(_), Some(_)) => {
             let text = "two destinations: a pipeline has one, make another pipeline".to_owned();
             return invalid(&key("to"), text);
         }

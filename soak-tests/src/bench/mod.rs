@@ -1,6 +1,6 @@
 //! The home of every measured claim: `garam-soak bench NAME`.
 //!
-//! A benchmark prints figures; it judges nothing and asserts no time. `ship`, `latency` and `idle` run the real binaries beside this program;
+//! A benchmark prints figures; it judges nothing and asserts no time. `ship`, `latency`, `idle` and `sink` run the real binaries beside this program;
 //! `log` and `recovery` use the log as a library, since what they measure has no command line. Figures from debug builds are labelled as
 //! such on stderr.
 
@@ -13,6 +13,7 @@ mod place;
 mod producer;
 mod recovery;
 mod ship;
+mod sink;
 
 use std::fmt;
 use std::path::Path;
@@ -36,6 +37,8 @@ pub(crate) enum Verb {
     Idle(idle::Args),
     /// Durable appends to the log, beside what the disk can do: throughput, delay, processor time
     Log(log::Args),
+    /// From the log into a real database: rows a second, processor time, beside a bulk load
+    Sink(sink::Args),
     /// Opening a log that was not closed: time and bytes, by its size and its unsealed tail
     Recovery(recovery::Args),
 }
@@ -84,6 +87,7 @@ pub(crate) enum Figures {
     Idle(idle::Figures),
     Log(log::Figures),
     Recovery(recovery::Figures),
+    Sink(sink::Figures),
 }
 
 pub(crate) async fn run(verb: Verb, bin_dir: Option<&Path>) -> anyhow::Result<Figures> {
@@ -97,6 +101,7 @@ pub(crate) async fn run(verb: Verb, bin_dir: Option<&Path>) -> anyhow::Result<Fi
         }
         Verb::Idle(args) => Figures::Idle(idle::run(args, Programs::find(bin_dir)?).await?),
         Verb::Log(args) => Figures::Log(log::run(args).await?),
+        Verb::Sink(args) => Figures::Sink(sink::run(args, Programs::find(bin_dir)?).await?),
         Verb::Recovery(args) => Figures::Recovery(recovery::run(args).await?),
     })
 }
@@ -125,6 +130,7 @@ impl fmt::Display for Figures {
             Self::Idle(figures) => figures.fmt(f),
             Self::Log(figures) => figures.fmt(f),
             Self::Recovery(figures) => figures.fmt(f),
+            Self::Sink(figures) => figures.fmt(f),
         }
     }
 }

@@ -15,6 +15,7 @@
 //! | [`power_loss`] | the disk is taken away under a busy core, again and again |
 //! | [`secrets`] | secrets and hostile names, and everything that is said is searched for them |
 //! | [`files`] | what files do on bad days: the stories of `docs/scenarios.md` |
+//! | [`sink_faults`] | kills, cuts, lost replies, deadlocks and a second core around a database's COMMIT |
 //! | [`torment`] | kills, cut links, lost state and wrong clocks, at seeded moments of a busy run |
 
 mod crash_points;
@@ -29,6 +30,7 @@ mod power_loss;
 mod refine;
 mod restore;
 mod secrets;
+mod sink_faults;
 mod torment;
 
 use std::fmt::Display;
@@ -71,6 +73,8 @@ pub(crate) enum Scenario {
     DestinationDown(outage::destination_down::Args),
     /// Every bad peer against the gateway and the enrolment port, while an honest agent ships
     Hostile(hostile::Args),
+    /// Everything that can go wrong around a COMMIT, in a real database
+    SinkFaults(sink_faults::Args),
     /// Renew, revoke, recover and replace the agent's certificate while it ships
     CertChurn(identity::cert_churn::Args),
     /// Kill an enrolment at every single call on files, and enrol again with the same token
@@ -109,6 +113,7 @@ impl Scenario {
                 Outcome::of(&identity::enrol_killed::run(&args, programs).await?)
             }
             Self::Secrets(args) => Outcome::of(&secrets::run(&args, programs).await?),
+            Self::SinkFaults(args) => Outcome::of(&sink_faults::run(&args, programs).await?),
             Self::DiskFull(args) => Outcome::of(&outage::disk_full::run(&args, programs).await?),
             Self::DestinationDown(args) => {
                 Outcome::of(&outage::destination_down::run(&args, programs).await?)

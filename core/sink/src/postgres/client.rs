@@ -13,6 +13,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, PgConnection, Row as _};
 
 use super::error::{Cause, PostgresError, ServerFault, cause, undone_by_commit};
+use crate::address::only_line;
 
 /// How long opening a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -248,9 +249,6 @@ fn place(options: &PgConnectOptions) -> String {
     }
 }
 
-/// The one line of a file.
 fn secret(path: &Path) -> Result<String, PostgresError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| PostgresError::Secret { path: path.to_owned(), source })?;
-    Ok(text.trim().to_owned())
+    only_line(path).map_err(|source| PostgresError::Secret { path: path.to_owned(), source })
 }

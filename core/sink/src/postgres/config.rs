@@ -1,6 +1,5 @@
 //! `[pipeline.NAME.to.postgres]`: which server and table, and how rows meet those already there.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,12 +11,15 @@ use sqlx::AssertSqlSafe;
 
 use super::client::{Address, Client};
 use super::cursors::CursorTable;
-use super::error::{PostgresError, TableError};
+use super::error::PostgresError;
 use super::inspect;
-use super::table::{Table, TableName};
+use super::table::Table;
 use super::writer::PostgresWriter;
 use crate::RowCount;
+use crate::address::Url;
+use crate::mode::Mode;
 use crate::sqlite::{Create, Readiness};
+use crate::table::{TableError, TableName};
 
 /// A table of a PostgreSQL database.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -54,48 +56,8 @@ pub struct PostgresConfig {
     pub statement_timeout: Duration,
 }
 
-/// How rows meet those already there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Mode {
-    /// Every record is a row of its own; unique by (`_origin`, `_position`, `_ordinal`), so that a replay changes nothing.
-    Append,
-    /// Every key comes once; a record whose key is there already is put aside.
-    Insert,
-    /// The first record of a key is the row; later ones are dropped and counted, reason `existing`.
-    Ignore,
-    /// The last record of a key, or the one of the largest version, is the row.
-    Upsert,
-    /// Like `upsert`, but only for rows that are there; records without one are dropped and counted, reason `missing`.
-    Update,
-}
-
-/// An address that may hold a password, so it never shows itself.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct Url(pub String);
-
-impl fmt::Debug for Url {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Url(..)")
-    }
-}
-
 fn default_statement_timeout() -> Duration {
     Duration::from_secs(60)
-}
-
-impl Mode {
-    /// As the configuration spells it.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Append => "append",
-            Self::Insert => "insert",
-            Self::Ignore => "ignore",
-            Self::Upsert => "upsert",
-            Self::Update => "update",
-        }
-    }
 }
 
 impl PostgresConfig {
@@ -159,11 +121,7 @@ impl PostgresConfig {
     /// Whether records that are delivered again leave the table as it is: not where an old row would cover a newer one, or
     /// be refused.
     pub fn survives_rewind(&self) -> bool {
-        match self.mode() {
-            Mode::Append | Mode::Ignore => true,
-            Mode::Upsert | Mode::Update => self.version.is_some(),
-            Mode::Insert => false,
-        }
+        self.mode().survives_rewind(self.version.is_some())
     }
 
     /// How many rows the table has, and of how many records.
@@ -182,10 +140,7 @@ impl PostgresConfig {
     }
 
     fn mode(&self) -> Mode {
-        self.mode.unwrap_or(match self.key {
-            None => Mode::Append,
-            Some(_) => Mode::Upsert,
-        })
+        self.mode.unwrap_or(Mode::usual(self.key.is_some()))
     }
 
     fn client(&self) -> Result<Client, PostgresError> {

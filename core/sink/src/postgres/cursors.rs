@@ -22,9 +22,10 @@ use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Postgres, Row as _};
 
 use super::client::{Client, Transaction};
-use super::error::{PostgresError, TableError};
-use super::table::{Table, TableName};
+use super::error::PostgresError;
+use super::table::Table;
 use crate::row::{StoredRow, bind_state, signed};
+use crate::table::{TableError, TableName};
 
 const COLUMNS: &str = "pipeline,partition,slot_first,slot_last,incarnation,next,fingerprint,epoch,plan,\
 slot_map_epoch,quarantine_next,records_in,delivered,quarantined,dropped,gap_units,gaps,updated";

@@ -9,6 +9,7 @@ use std::time::Duration;
 use garam_stage::{Failure, FailureKind};
 
 use crate::row::TooLarge;
+use crate::table::{ColumnTypeError, TableError};
 
 /// Why the destination could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -56,8 +57,8 @@ pub enum PostgresError {
     /// A caller's broken invariant.
     #[error("batch breaks the contract of destinations: {why}")]
     Batch { why: &'static str },
-    #[error("column {column} has type {found}, which this destination cannot store")]
-    ColumnType { column: String, found: String },
+    #[error(transparent)]
+    ColumnType(#[from] ColumnTypeError),
     #[error(
         "a trigger, rule or policy of table {table} dropped {missing} of {rows} rows without an error: remove it, rows must not disappear"
     )]
@@ -85,81 +86,6 @@ pub enum ServerFault {
     Version { found: i32 },
 }
 
-/// How configuration, contract and table do not fit together, with what to do about it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TableError {
-    #[error("say where the database is: exactly one of url_file and url")]
-    NoUrl,
-    #[error("statement_timeout is {found:?}, out of bounds: 1s to 1h")]
-    StatementTimeout { found: Duration },
-    #[error(
-        "table name {table:?} cannot be used: NAME or SCHEMA.NAME, each 1 to 63 letters, digits and _, not beginning with a digit, \"pg_\" or \"_garam\""
-    )]
-    Name { table: String },
-    #[error("mode \"{mode}\" needs key = [..]: the columns that identify a row")]
-    NoKey { mode: &'static str },
-    #[error(
-        "mode \"append\" keeps every record, so key = [..] has no meaning: leave it out, or use another mode"
-    )]
-    AppendWithKey,
-    #[error("key column {column} is no column of the rows")]
-    UnknownKey { column: String },
-    #[error("key column {column} is named twice")]
-    KeyTwice { column: String },
-    #[error("key column {column} may be null: declare it \"not null\" in the contract")]
-    NullableKey { column: String },
-    #[error("version has no meaning in mode \"{mode}\", which never changes a row: leave it out")]
-    VersionMode { mode: &'static str },
-    #[error("version column {column} is no column of the contract")]
-    UnknownVersion { column: String },
-    #[error("version column {column} may be null: declare it \"not null\" in the contract")]
-    NullableVersion { column: String },
-    #[error(
-        "version column {column} has type {found}, which does not say which row is newer: use a number, date or timestamp"
-    )]
-    VersionType { column: String, found: String },
-    #[error(
-        "version cannot be _version: files of many hosts have no order of their own; name a column of the contract that grows with every change of a row, or upsert without a guard"
-    )]
-    SystemVersion,
-    #[error("table {table} does not exist and create = \"never\": create it with\n{ddl}")]
-    Missing { table: String, ddl: String },
-    #[error("{table} is a {kind}, not a table: name another table")]
-    NotATable { table: String, kind: &'static str },
-    #[error(
-        "table {table} is {kind}: a crash of the server would empty it and leave the cursor; alter table {table} set logged"
-    )]
-    NotLogged { table: String, kind: &'static str },
-    #[error("table {table} lacks columns {columns}: add them with\n{ddl}")]
-    MissingColumns { table: String, columns: String, ddl: String },
-    #[error("column {column} of table {table} is generated: rename the contract's column")]
-    Generated { table: String, column: String },
-    #[error(
-        "column {column} of table {table} is declared {declared}, which would change or refuse its values: it must be {needed}"
-    )]
-    Type { table: String, column: String, declared: String, needed: String },
-    #[error(
-        "column {column} of table {table} compares different texts as equal (a nondeterministic collation), so it cannot be in a key"
-    )]
-    Collation { table: String, column: String },
-    #[error(
-        "column {column} of table {table} is NOT NULL without a default and no column of the contract: give it a default"
-    )]
-    Required { table: String, column: String },
-    #[error(
-        "table {table} has no unique index on exactly ({columns}) that is checked at once: create it with\n{ddl}"
-    )]
-    NoUniqueIndex { table: String, columns: String, ddl: String },
-    #[error("role {role} may not {rights} table {table}: {grant}")]
-    Rights { table: String, role: String, rights: String, grant: String },
-    #[error("role {role} may not create table {table}: {grant}")]
-    Create { table: String, role: String, grant: String },
-    #[error(
-        "table _garam_cursors was made by another version of Garam (columns {found}): upgrade Garam, nothing was changed"
-    )]
-    CursorTable { found: String },
-}
-
 /// What an error of a statement means for the transaction around it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cause {
@@ -172,13 +98,8 @@ impl PostgresError {
     /// The kind the engine and the supervisor decide by.
     pub(crate) fn kind(&self) -> FailureKind {
         match self {
-            Self::Table(error) if error.is_config() => FailureKind::Config,
-            Self::Table(TableError::Rights { .. } | TableError::Create { .. }) => {
-                FailureKind::Refused
-            }
-            Self::Table(_) | Self::ColumnType { .. } | Self::RowsVanished { .. } => {
-                FailureKind::Schema
-            }
+            Self::Table(error) => error.kind(),
+            Self::ColumnType(_) | Self::RowsVanished { .. } => FailureKind::Schema,
             Self::Url { .. } => FailureKind::Config,
             Self::Secret { .. } => FailureKind::Refused,
             Self::Server { why: ServerFault::Standby, .. } => FailureKind::Unreachable,
@@ -193,28 +114,6 @@ impl PostgresError {
             Self::StoredCursor { .. } => FailureKind::Corrupt,
             Self::TooLarge(_) | Self::Batch { .. } => FailureKind::Internal,
         }
-    }
-}
-
-impl TableError {
-    /// Whether the configuration alone is wrong, whatever the database holds.
-    fn is_config(&self) -> bool {
-        matches!(
-            self,
-            Self::NoUrl
-                | Self::StatementTimeout { .. }
-                | Self::Name { .. }
-                | Self::NoKey { .. }
-                | Self::AppendWithKey
-                | Self::UnknownKey { .. }
-                | Self::KeyTwice { .. }
-                | Self::NullableKey { .. }
-                | Self::VersionMode { .. }
-                | Self::UnknownVersion { .. }
-                | Self::NullableVersion { .. }
-                | Self::VersionType { .. }
-                | Self::SystemVersion
-        )
     }
 }
 

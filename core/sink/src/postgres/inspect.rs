@@ -7,9 +7,10 @@ use sqlx::postgres::PgRow;
 use sqlx::{Row as _, query};
 
 use super::client::{Client, Transaction};
-use super::config::Mode;
-use super::error::{PostgresError, TableError};
-use super::table::{Stored, Table, TableColumn, quoted, quoted_list};
+use super::error::PostgresError;
+use super::table::{Table, quoted, quoted_list};
+use crate::mode::Mode;
+use crate::table::{Stored, TableColumn, TableError};
 
 const ABOUT_TABLE: &str = "SELECT c.oid::int8, c.relkind::text, c.relpersistence::text, current_user::text, \
 has_table_privilege(c.oid, 'INSERT'), has_table_privilege(c.oid, 'UPDATE'), has_table_privilege(c.oid, 'SELECT') \
@@ -279,7 +280,7 @@ fn keeps(kind: &str, modifier: i32, stored: Stored) -> bool {
         Stored::Date => kind == "date",
         // Fewer digits of a second would be rounded.
         Stored::Timestamp => kind == "timestamptz" && matches!(modifier, -1 | 6),
-        Stored::Bytes => kind == "bytea",
+        Stored::Bytes(_) => kind == "bytea",
     }
 }
 

@@ -25,18 +25,20 @@
 //! ```
 //!
 //! Not here: pools, several servers. A connection is owned by its writer and closed with any transaction that was cut off.
-//! Reading order: [`config`] → [`writer`] → [`client`] → [`table`], [`inspect`] → [`cursors`] → [`fold`], [`encode`] →
-//! [`error`].
+//! Reading order: [`config`] → [`writer`] → [`client`] → [`table`], [`inspect`] → [`cursors`] → [`encode`] → [`error`].
 
 mod client;
 mod config;
 mod cursors;
 mod encode;
 mod error;
-mod fold;
 mod inspect;
 mod table;
 mod writer;
 
-pub use config::{Mode, PostgresConfig, Url};
-pub use error::{PostgresError, ServerFault, TableError};
+pub use config::PostgresConfig;
+pub use error::{PostgresError, ServerFault};
+
+pub use crate::address::Url;
+pub use crate::mode::Mode;
+pub use crate::table::TableError;

@@ -6,46 +6,11 @@
 
 use std::sync::Arc;
 
-use arrow_schema::{DataType, SchemaRef, TimeUnit};
-use garam_stage::system;
+use arrow_schema::SchemaRef;
 
-use super::config::Mode;
-use super::error::{PostgresError, TableError};
-
-/// How a column's values are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stored {
-    Boolean,
-    SmallInt,
-    Int,
-    BigInt,
-    Real,
-    Double,
-    Decimal {
-        precision: u8,
-        scale: u8,
-    },
-    Text,
-    Date,
-    Timestamp,
-    Bytes,
-    /// 128 bits, as a number.
-    Position,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct TableColumn {
-    pub(crate) name: String,
-    pub(crate) stored: Stored,
-    pub(crate) nullable: bool,
-}
-
-/// `NAME` or `SCHEMA.NAME`, checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct TableName {
-    pub(crate) schema: Option<String>,
-    pub(crate) name: String,
-}
+use super::error::PostgresError;
+use crate::mode::Mode;
+use crate::table::{Shape, Stored, TableColumn, TableError, TableName};
 
 /// A checked table.
 #[derive(Debug)]
@@ -65,39 +30,6 @@ pub(crate) struct Table {
     pub(crate) newer: Option<Arc<str>>,
 }
 
-impl TableName {
-    pub(crate) fn parse(text: &str) -> Result<Self, TableError> {
-        let (schema, name) = match text.split_once('.') {
-            Some((schema, name)) => (Some(schema), name),
-            None => (None, text),
-        };
-        let wrong = |part: &str| {
-            let starts_well =
-                part.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
-            let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-            let lower = part.to_ascii_lowercase();
-            let taken = lower.starts_with("pg_") || lower.starts_with("_garam");
-            !starts_well || part.len() > 63 || !part.bytes().all(allowed) || taken
-        };
-        if wrong(name) || schema.is_some_and(wrong) {
-            return Err(TableError::Name { table: text.into() });
-        }
-        Ok(Self { schema: schema.map(str::to_owned), name: name.into() })
-    }
-
-    /// Another table of the same schema, quoted.
-    pub(crate) fn sibling(&self, name: &str) -> String {
-        match &self.schema {
-            Some(schema) => format!("{}.{}", quoted(schema), quoted(name)),
-            None => quoted(name),
-        }
-    }
-
-    pub(crate) fn quoted(&self) -> String {
-        self.sibling(&self.name)
-    }
-}
-
 impl Table {
     pub(crate) fn new(
         name: &str,
@@ -107,20 +39,7 @@ impl Table {
         version: Option<&str>,
     ) -> Result<Self, PostgresError> {
         let name = TableName::parse(name)?;
-        let columns = schema
-            .fields()
-            .iter()
-            .map(|field| {
-                let stored = stored_as(field.name(), field.data_type()).ok_or_else(|| {
-                    let found = field.data_type().to_string();
-                    PostgresError::ColumnType { column: field.name().clone(), found }
-                })?;
-                let (name, nullable) = (field.name().clone(), field.is_nullable());
-                Ok(TableColumn { name, stored, nullable })
-            })
-            .collect::<Result<Vec<_>, PostgresError>>()?;
-        let unique = unique(&columns, mode, &key)?;
-        let version = version.map(|version| guard(&columns, mode, version)).transpose()?;
+        let Shape { columns, unique, version } = Shape::new(schema, mode, &key, version)??;
         let (write, absent, newer) = ("".into(), "".into(), None);
         let mut table = Self { name, columns, mode, unique, version, write, absent, newer };
         table.write = table.write_sql().into();
@@ -131,10 +50,7 @@ impl Table {
 
     /// As people write it.
     pub(crate) fn display_name(&self) -> String {
-        match &self.name.schema {
-            Some(schema) => format!("{schema}.{}", self.name.name),
-            None => self.name.name.clone(),
-        }
+        self.name.display()
     }
 
     pub(crate) fn unique_names(&self) -> Vec<String> {
@@ -239,6 +155,20 @@ impl Table {
     }
 }
 
+impl TableName {
+    /// Another table of the same schema, quoted.
+    pub(crate) fn sibling(&self, name: &str) -> String {
+        match &self.schema {
+            Some(schema) => format!("{}.{}", quoted(schema), quoted(name)),
+            None => quoted(name),
+        }
+    }
+
+    pub(crate) fn quoted(&self) -> String {
+        self.sibling(&self.name)
+    }
+}
+
 impl TableColumn {
     /// Name, type and nullability, as in `CREATE TABLE`.
     pub(crate) fn definition(&self) -> String {
@@ -273,80 +203,9 @@ impl Stored {
             Self::Text => "text",
             Self::Date => "date",
             Self::Timestamp => "timestamptz",
-            Self::Bytes => "bytea",
+            Self::Bytes(_) => "bytea",
         }
     }
-
-    /// Whether larger values are newer.
-    fn orders(self) -> bool {
-        !matches!(self, Self::Boolean | Self::Text | Self::Bytes)
-    }
-}
-
-fn stored_as(name: &str, kind: &DataType) -> Option<Stored> {
-    Some(match kind {
-        DataType::FixedSizeBinary(16) if name == system::POSITION => Stored::Position,
-        DataType::FixedSizeBinary(_) => Stored::Bytes,
-        DataType::Boolean => Stored::Boolean,
-        DataType::Int16 => Stored::SmallInt,
-        DataType::Int32 => Stored::Int,
-        DataType::Int64 => Stored::BigInt,
-        DataType::Float32 => Stored::Real,
-        DataType::Float64 => Stored::Double,
-        DataType::Decimal128(precision, scale) => {
-            Stored::Decimal { precision: *precision, scale: u8::try_from(*scale).ok()? }
-        }
-        DataType::Utf8 => Stored::Text,
-        DataType::Date32 => Stored::Date,
-        DataType::Timestamp(TimeUnit::Microsecond, _) => Stored::Timestamp,
-        _ => return None,
-    })
-}
-
-fn unique(columns: &[TableColumn], mode: Mode, key: &[String]) -> Result<Vec<usize>, TableError> {
-    let record = [system::ORIGIN, system::POSITION, system::ORDINAL].map(str::to_owned);
-    let key = match (mode, key) {
-        (Mode::Append, []) => &record,
-        (Mode::Append, _) => return Err(TableError::AppendWithKey),
-        (_, []) => return Err(TableError::NoKey { mode: mode.name() }),
-        (_, key) => key,
-    };
-    let mut unique = Vec::with_capacity(key.len());
-    for name in key {
-        let found = columns.iter().enumerate().find(|(_, column)| column.name == *name);
-        let Some((i, column)) = found else {
-            return Err(TableError::UnknownKey { column: name.clone() });
-        };
-        if unique.contains(&i) {
-            return Err(TableError::KeyTwice { column: name.clone() });
-        }
-        if column.nullable {
-            return Err(TableError::NullableKey { column: name.clone() });
-        }
-        unique.push(i);
-    }
-    Ok(unique)
-}
-
-fn guard(columns: &[TableColumn], mode: Mode, version: &str) -> Result<usize, TableError> {
-    if !matches!(mode, Mode::Upsert | Mode::Update) {
-        return Err(TableError::VersionMode { mode: mode.name() });
-    }
-    if version == system::VERSION {
-        return Err(TableError::SystemVersion);
-    }
-    let found = columns.iter().enumerate().find(|(_, column)| column.name == version);
-    let Some((i, column)) = found.filter(|_| !version.starts_with('_')) else {
-        return Err(TableError::UnknownVersion { column: version.into() });
-    };
-    if column.nullable {
-        return Err(TableError::NullableVersion { column: version.into() });
-    }
-    if !column.stored.orders() {
-        let found = column.stored.declared();
-        return Err(TableError::VersionType { column: version.into(), found });
-    }
-    Ok(i)
 }
 
 /// An identifier in quotes, so that it is nothing but a name.

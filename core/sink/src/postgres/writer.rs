@@ -11,25 +11,21 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use garam_stage::{
-    Cursor, CursorKey, Destination, Durability, Failure, Outcome, RecordRef, Refusal, StagedBatch,
+    Cursor, CursorKey, Destination, Durability, Failure, Outcome, Refusal, StagedBatch,
 };
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::client::{Client, Transaction};
-use super::config::Mode;
 use super::cursors::CursorTable;
 use super::encode::Encoder;
 use super::error::{Cause, PostgresError, cause};
-use super::fold::{EXISTING, Folded, STALE, fold};
 use super::inspect;
 use super::table::Table;
-use crate::contract::{broken_rule, own_words};
+use crate::contract::{broken_rule, cursor_without, own_words};
+use crate::fold::{EXISTING, Folded, MISSING, Meeting, REPEATED, STALE, fold};
+use crate::mode::Mode;
 use crate::sqlite::Create;
 
-/// Reason under which records are counted that a rewound cursor offered again.
-const REPEATED: &str = "repeated";
-/// Reason under which records are counted that would change a row that is not there.
-const MISSING: &str = "missing";
 /// The most rows of a statement: more gain nothing and take longer to repeat.
 const MAX_ROWS: usize = 2_000;
 /// About the most bytes of a statement.
@@ -69,8 +65,6 @@ struct Work<'a> {
     encoder: Encoder<'a>,
     folded: Folded,
     refused: Vec<Refusal>,
-    /// Why a row changed nothing; rows that are not here were delivered.
-    dropped: BTreeMap<usize, &'static str>,
     /// A record has several rows, so it must be known of each row what became of it.
     by_row: bool,
 }
@@ -155,7 +149,7 @@ impl PostgresWriter {
             work.refused.sort_unstable_by_key(|refusal| refusal.row);
             return Ok(Applied::Refused { rows: work.refused });
         }
-        let cursor = self.count_dropped(transaction, batch, &work.dropped).await?;
+        let cursor = self.count_dropped(transaction, batch, &work.folded.dropped).await?;
         Ok(Applied::All { cursor })
     }
 
@@ -164,12 +158,13 @@ impl PostgresWriter {
         let unstorable: BTreeMap<usize, String> = encoder.unstorable().into_iter().collect();
         let rows: Vec<usize> =
             (0..batch.rows.num_rows()).filter(|row| !unstorable.contains_key(row)).collect();
-        let mut folded = fold(&self.table, &encoder, &rows);
-        let dropped = std::mem::take(&mut folded.dropped).into_iter().collect();
+        let (mode, version) = (self.table.mode, self.table.version);
+        let meeting = Meeting { mode, unique: &self.table.unique, version };
+        let folded = fold(meeting, &encoder.columns, &rows);
         let refused = unstorable.into_iter().map(|(row, detail)| Refusal { row, detail }).collect();
         let several = batch.sources.windows(2).any(|two| two.first() == two.last());
         let counts = matches!(self.table.mode, Mode::Append | Mode::Ignore);
-        Ok(Work { encoder, folded, refused, dropped, by_row: several && counts })
+        Ok(Work { encoder, folded, refused, by_row: several && counts })
     }
 
     /// Writes some rows. `Some`: nothing of them is in, because of a row's content.
@@ -183,7 +178,7 @@ impl PostgresWriter {
         if care == Care::Savepoint {
             self.simple(transaction, "SAVEPOINT part").await?;
         }
-        let all = work.encoder.all_columns();
+        let all = work.encoder.columns.all();
         let written = self.run(transaction, &self.table.write, &work.encoder, all, rows);
         match written.await {
             Ok(changed) => {
@@ -221,7 +216,7 @@ impl PostgresWriter {
         let mut explained = 0;
         if table.mode == Mode::Update {
             explained += absent.len();
-            absent.iter().for_each(|&row| work.drop_with_earlier(row, MISSING));
+            absent.iter().for_each(|&row| work.folded.drop_with_earlier(row, MISSING));
         } else if let Some(missing) = u64::try_from(absent.len()).ok().filter(|&n| n > 0) {
             let table = table.display_name();
             return Err(PostgresError::RowsVanished { table, rows: rows.len(), missing });
@@ -230,14 +225,14 @@ impl PostgresWriter {
             (Mode::Append | Mode::Ignore, ..) => {
                 // Which of them does not matter: each row is a record of its own, or the statement has one row.
                 let reason = if table.mode == Mode::Append { REPEATED } else { EXISTING };
-                work.dropped.extend(rows.iter().take(unchanged).map(|&row| (row, reason)));
+                work.folded.dropped.extend(rows.iter().take(unchanged).map(|&row| (row, reason)));
                 explained += unchanged;
             }
             (_, Some(newer), Some(version)) => {
                 let columns = key().chain([version]);
                 let stale = self.numbers(transaction, newer, work, columns, rows).await?;
                 explained += stale.len();
-                stale.iter().for_each(|&row| work.drop_with_earlier(row, STALE));
+                stale.iter().for_each(|&row| work.folded.drop_with_earlier(row, STALE));
             }
             _ => {}
         }
@@ -307,37 +302,13 @@ impl PostgresWriter {
         batch: &StagedBatch,
         rows: &BTreeMap<usize, &'static str>,
     ) -> Result<Cursor, PostgresError> {
-        let mut cursor = batch.to.clone();
         if rows.is_empty() {
-            return Ok(cursor);
+            return Ok(batch.to.clone());
         }
-        let mut records: BTreeMap<&RecordRef, Option<&'static str>> = BTreeMap::new();
-        for (row, record) in batch.sources.iter().enumerate() {
-            let reason = rows.get(&row).copied();
-            let known = records.entry(record).or_insert(reason);
-            *known = known.and(reason);
-        }
-        let counters = &mut cursor.counters;
-        for reason in records.into_values().flatten() {
-            counters.delivered = counters
-                .delivered
-                .checked_sub(1)
-                .ok_or(PostgresError::Batch { why: "it delivers fewer records than it has" })?;
-            *counters.dropped.entry(reason.into()).or_default() += 1;
-        }
+        let why = "it delivers fewer records than it has";
+        let cursor = cursor_without(batch, rows).ok_or(PostgresError::Batch { why })?;
         self.cursors.advance(&self.client, transaction, &batch.to, &cursor).await?;
         Ok(cursor)
-    }
-}
-
-impl Work<'_> {
-    /// What is true of a row is true of those of its key that it stands for.
-    fn drop_with_earlier(&mut self, row: usize, reason: &'static str) {
-        let mut at = Some(row);
-        while let Some(row) = at {
-            self.dropped.insert(row, reason);
-            at = self.folded.instead.get(&row).copied();
-        }
     }
 }
 

@@ -206,3 +206,17 @@ pub(crate) fn refused(outcome: Result<Outcome, Failure>) -> Vec<(usize, String)>
         Outcome::Written { .. } => panic!("written"),
     }
 }
+
+/// Polls a future a bounded number of times, then drops it: a cancellation at any await.
+pub(crate) async fn cancelled_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
+    let mut future = Box::pin(future);
+    let mut left = polls;
+    std::future::poll_fn(move |context| {
+        if left == 0 {
+            return std::task::Poll::Ready(None);
+        }
+        left -= 1;
+        future.as_mut().poll(context).map(Some)
+    })
+    .await
+}

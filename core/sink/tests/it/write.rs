@@ -5,7 +5,7 @@ use garam_sink::sqlite::read_cursors;
 use garam_stage::WriteMode::{Append, Upsert};
 use garam_stage::{FailureKind, Outcome};
 
-use crate::fixture::{Place, batch, first_cursor, row, rows, schema, written};
+use crate::fixture::{Place, batch, cancelled_after, first_cursor, row, rows, schema, written};
 
 #[tokio::test]
 async fn values_come_back_as_they_were() {
@@ -174,20 +174,6 @@ async fn a_rehearsal_leaves_nothing() {
     assert_eq!(place.count().await, 0);
     assert_eq!(read_cursors(&place.path()).await.unwrap(), [first_cursor()]);
     written(destination.write(&offered).await);
-}
-
-/// Polls a future a bounded number of times, then drops it: a cancellation at any await.
-async fn cancelled_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
-    let mut future = Box::pin(future);
-    let mut left = polls;
-    std::future::poll_fn(move |context| {
-        if left == 0 {
-            return std::task::Poll::Ready(None);
-        }
-        left -= 1;
-        future.as_mut().poll(context).map(Some)
-    })
-    .await
 }
 
 #[tokio::test]

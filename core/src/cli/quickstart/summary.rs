@@ -121,6 +121,7 @@ impl Summary {
             self.database,
             self.rows,
             query = match &ground.sink {
+                SinkConfig::MySql(_) => format!("mysql -e \"{ASK}\""),
                 SinkConfig::Postgres(_) => format!("psql -c \"{ASK}\""),
                 SinkConfig::Sqlite(_) => format!("{garam} query \"{ASK}\""),
             },

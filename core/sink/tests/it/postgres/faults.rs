@@ -6,9 +6,11 @@ use garam_sink::postgres::Mode::{self, Append, Upsert};
 use garam_sink::postgres::{PostgresConfig, Url};
 use garam_stage::{Cursor, Destination, FailureKind};
 
-use super::proxy::{Proxy, Rule};
 use super::server::{Base, Server, run};
-use crate::fixture::{Row, batch, first_cursor, refused, row, rows, schema, written};
+use crate::fixture::{
+    Row, batch, cancelled_after, first_cursor, refused, row, rows, schema, written,
+};
+use crate::proxy::{Proxy, Rule};
 
 /// A destination that reaches the server through a proxy.
 async fn through(base: &Base, proxy: &Proxy, mode: Mode) -> (Box<dyn Destination>, Cursor) {
@@ -119,20 +121,6 @@ async fn a_writer_that_is_paused_loses_its_locks_and_writes_nothing_when_it_wake
     assert_eq!(failure.kind, FailureKind::Unknown, "{failure}");
     assert_eq!(base.lines("select count(*), count(distinct id) from orders").await, "300 | 300");
     assert_eq!(base.cursors().await[0].epoch, 2);
-}
-
-/// Polls a future a bounded number of times, then drops it: a cancellation at any await.
-async fn cancelled_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
-    let mut future = Box::pin(future);
-    let mut left = polls;
-    std::future::poll_fn(move |context| {
-        if left == 0 {
-            return std::task::Poll::Ready(None);
-        }
-        left -= 1;
-        future.as_mut().poll(context).map(Some)
-    })
-    .await
 }
 
 #[tokio::test]

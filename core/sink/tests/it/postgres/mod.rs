@@ -5,7 +5,6 @@ mod existing;
 mod faults;
 mod guard;
 mod modes;
-mod proxy;
 mod refusal;
 mod server;
 mod tls;

@@ -5,16 +5,19 @@
 //! A statement may not meet one key twice, so this comes before any SQL.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use super::config::Mode;
-use super::encode::Encoder;
-use super::table::Table;
+use crate::columns::Columns;
+use crate::mode::Mode;
 
 /// Reason under which records are counted that are older than a row there.
 pub(crate) const STALE: &str = "stale";
 /// Reason under which records are counted whose key is there already.
 pub(crate) const EXISTING: &str = "existing";
+/// Reason under which records are counted that a rewound cursor offered again.
+pub(crate) const REPEATED: &str = "repeated";
+/// Reason under which records are counted that would change a row that is not there.
+pub(crate) const MISSING: &str = "missing";
 
 #[derive(Debug, Default)]
 pub(crate) struct Folded {
@@ -22,38 +25,59 @@ pub(crate) struct Folded {
     pub(crate) write: Vec<usize>,
     /// The row of the same key that would be written if this one were not there.
     pub(crate) instead: HashMap<usize, usize>,
-    /// Rows that are not written, whatever the database holds.
-    pub(crate) dropped: Vec<(usize, &'static str)>,
+    /// Why a row changes nothing, whatever the database holds; the destination adds what it finds out.
+    pub(crate) dropped: BTreeMap<usize, &'static str>,
 }
 
-pub(crate) fn fold(table: &Table, encoder: &Encoder<'_>, rows: &[usize]) -> Folded {
-    match table.mode {
+impl Folded {
+    /// What is true of a row is true of those of its key that it stands for.
+    pub(crate) fn drop_with_earlier(&mut self, row: usize, reason: &'static str) {
+        let mut at = Some(row);
+        while let Some(row) = at {
+            self.dropped.insert(row, reason);
+            at = self.instead.get(&row).copied();
+        }
+    }
+}
+
+/// What makes rows meet.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Meeting<'a> {
+    pub(crate) mode: Mode,
+    /// The columns of the key.
+    pub(crate) unique: &'a [usize],
+    /// The column of the guard.
+    pub(crate) version: Option<usize>,
+}
+
+pub(crate) fn fold(meeting: Meeting<'_>, columns: &Columns<'_>, rows: &[usize]) -> Folded {
+    match meeting.mode {
         Mode::Append | Mode::Insert => Folded { write: rows.to_vec(), ..Folded::default() },
         Mode::Ignore => {
             // The first of each key: the last one in reverse.
             let reversed: Vec<usize> = rows.iter().rev().copied().collect();
-            let mut folded = last_of_each_key(table, encoder, &reversed);
+            let mut folded = last_of_each_key(meeting, columns, &reversed);
             folded.dropped = folded.instead.values().map(|&row| (row, EXISTING)).collect();
             folded
         }
-        Mode::Upsert | Mode::Update => last_of_each_key(table, encoder, rows),
+        Mode::Upsert | Mode::Update => last_of_each_key(meeting, columns, rows),
     }
 }
 
 /// The last row of each key, or the last one of its largest version.
-fn last_of_each_key(table: &Table, encoder: &Encoder<'_>, rows: &[usize]) -> Folded {
+fn last_of_each_key(meeting: Meeting<'_>, columns: &Columns<'_>, rows: &[usize]) -> Folded {
     let mut best: HashMap<Vec<u8>, usize> = HashMap::with_capacity(rows.len());
     let mut folded = Folded::default();
     let mut key = Vec::new();
     for &row in rows {
-        encoder.key(&table.unique, row, &mut key);
+        columns.key(meeting.unique, row, &mut key);
         let Some(held) = best.get_mut(&key) else {
             best.insert(key.clone(), row);
             continue;
         };
-        let older = |version| encoder.compare(version, row, *held) == Ordering::Less;
-        if table.version.is_some_and(older) {
-            folded.dropped.push((row, STALE));
+        let older = |version| columns.compare(version, row, *held) == Ordering::Less;
+        if meeting.version.is_some_and(older) {
+            folded.dropped.insert(row, STALE);
         } else {
             folded.instead.insert(row, *held);
             *held = row;

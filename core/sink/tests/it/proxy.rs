@@ -82,12 +82,17 @@ impl State {
         let fate = match rule.0 {
             Rule::CutBefore(at) if at == number => Fate::Cut,
             Rule::CutAfter(at) if at == number => Fate::LoseAnswer,
-            Rule::HoldCommit if piece.windows(7).any(|word| word == b"COMMIT\0") => Fate::Hold,
+            Rule::HoldCommit if commits(piece) => Fate::Hold,
             _ => return Fate::Pass,
         };
         rule.0 = Rule::Pass;
         fate
     }
+}
+
+/// Whether this is the statement alone, as PostgreSQL or MySQL is told it, and no `READ COMMITTED`.
+fn commits(piece: &[u8]) -> bool {
+    piece.windows(7).any(|word| word == b"COMMIT\0" || word == b"\x03COMMIT")
 }
 
 async fn carry(client: TcpStream, state: Arc<State>) {
