@@ -270,7 +270,7 @@ mod tests {
             chapter.note(seq, page);
             if flaw.is_some() || seq == POISON {
                 let record = String::from_utf8(line).unwrap().trim_end().to_owned();
-                asides.push(Aside { offset: 0, index: Some(0), record });
+                asides.push(Aside { offset: 0, index: Some(0), reason: String::new(), record });
                 continue;
             }
             let sql = format!("insert into soak values (0, {seq}, 1, 'x')");
