@@ -1,9 +1,12 @@
 //! Addresses and passwords of servers: what may hold a secret never shows itself.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use serde::Deserialize;
+
+use crate::server_error::{OwnError, ServerError};
 
 /// An address that may hold a password, so it never shows itself.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
@@ -16,7 +19,58 @@ impl fmt::Debug for Url {
     }
 }
 
+/// Where a server is, as its driver has it.
+pub(crate) trait Place: FromStr + Clone {
+    /// What its addresses begin with.
+    const SCHEMES: [&'static str; 2];
+
+    /// For people: never a secret.
+    fn place(&self) -> String;
+}
+
+/// Where the server is.
+#[derive(Debug, Clone)]
+pub(crate) enum Address<P> {
+    /// A file that holds the address, read at each connect.
+    File(PathBuf),
+    Given(Box<P>),
+}
+
+impl<P: Place> Address<P> {
+    pub(crate) fn text<O: OwnError>(from: &str, text: &str) -> Result<Self, ServerError<O>> {
+        parse(from, text).map(|given| Self::Given(Box::new(given)))
+    }
+
+    /// For people: never a secret.
+    pub(crate) fn place(&self) -> String {
+        match self {
+            Self::File(path) => path.display().to_string(),
+            Self::Given(given) => given.place(),
+        }
+    }
+
+    pub(crate) fn read<O: OwnError>(&self) -> Result<P, ServerError<O>> {
+        match self {
+            Self::Given(given) => Ok(given.as_ref().clone()),
+            Self::File(path) => parse(&path.display().to_string(), &secret(path)?),
+        }
+    }
+}
+
+fn parse<P: Place, O: OwnError>(from: &str, text: &str) -> Result<P, ServerError<O>> {
+    let wrong = || ServerError::Url { from: from.to_owned() };
+    if !P::SCHEMES.iter().any(|scheme| text.starts_with(scheme)) {
+        return Err(wrong());
+    }
+    text.parse().map_err(|_| wrong())
+}
+
+/// The one line of a file that only few may read.
+pub(crate) fn secret<O: OwnError>(path: &Path) -> Result<String, ServerError<O>> {
+    only_line(path).map_err(|source| ServerError::Secret { path: path.to_owned(), source })
+}
+
 /// The one line of a file.
-pub(crate) fn only_line(path: &Path) -> std::io::Result<String> {
+fn only_line(path: &Path) -> std::io::Result<String> {
     Ok(std::fs::read_to_string(path)?.trim().to_owned())
 }

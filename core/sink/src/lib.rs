@@ -19,6 +19,7 @@ pub mod mysql;
 pub mod postgres;
 mod row;
 mod server;
+mod server_error;
 pub mod sqlite;
 mod table;
 mod table_error;

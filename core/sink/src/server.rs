@@ -6,8 +6,9 @@ use std::time::Duration;
 use garam_stage::contract::OneOrMany;
 use serde::Deserialize;
 
-use crate::address::Url;
+use crate::address::{Address, Place, Url};
 use crate::mode::Mode;
+use crate::server_error::{OwnError, ServerError};
 use crate::sqlite::Create;
 use crate::table::TableError;
 
@@ -52,12 +53,6 @@ fn default_statement_timeout() -> Duration {
     Duration::from_secs(60)
 }
 
-/// Where the address of the server stands.
-pub(crate) enum Source<'a> {
-    File(&'a PathBuf),
-    Given(&'a str),
-}
-
 impl ServerConfig {
     /// Whether records that are delivered again leave the table as it is: not where an old row would cover a newer one, or
     /// be refused.
@@ -82,11 +77,19 @@ impl ServerConfig {
         Ok(found)
     }
 
-    pub(crate) fn source(&self) -> Result<Source<'_>, TableError> {
+    pub(crate) fn address<P: Place, O: OwnError>(&self) -> Result<Address<P>, ServerError<O>> {
         match (&self.url_file, &self.url) {
-            (Some(path), None) => Ok(Source::File(path)),
-            (None, Some(url)) => Ok(Source::Given(&url.0)),
-            _ => Err(TableError::NoUrl),
+            (Some(path), None) => Ok(Address::File(path.clone())),
+            (None, Some(url)) => Address::text("url", &url.0),
+            _ => Err(TableError::NoUrl.into()),
+        }
+    }
+
+    /// Which database, without secrets: server, port and name, or the file that says so.
+    pub(crate) fn place<P: Place, O: OwnError>(&self) -> String {
+        match self.address::<P, O>() {
+            Ok(address) => address.place(),
+            Err(_) => "nowhere".to_owned(),
         }
     }
 }

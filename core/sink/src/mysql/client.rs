@@ -6,15 +6,14 @@
 //! that cannot keep the promises (commits that are not synced, a replica) is refused before anything is written.
 
 use std::path::PathBuf;
-use std::str::FromStr as _;
 use std::time::Duration;
 
 use sqlx::mysql::MySqlConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, MySqlConnection, Row as _};
 
 use super::dialect::Dialect;
-use super::error::{Cause, MySqlError, ServerFault, cause, undone_by_commit};
-use crate::address::only_line;
+use super::error::{Cause, MySqlError, OnlyMySql, ServerFault, cause, undone_by_commit};
+use crate::address::{Address, Place, secret};
 
 /// How long opening a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,17 +30,9 @@ const SESSION: &str = "SET SESSION sql_mode = 'STRICT_ALL_TABLES,STRICT_TRANS_TA
 ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION,NO_AUTO_VALUE_ON_ZERO', autocommit = 1, \
 completion_type = 'NO_CHAIN', time_zone = '+00:00', foreign_key_checks = 1, unique_checks = 1, ";
 
-/// Where the server is.
-#[derive(Debug, Clone)]
-pub(crate) enum Address {
-    /// A file that holds the address, read at each connect.
-    File(PathBuf),
-    Given(Box<MySqlConnectOptions>),
-}
-
 #[derive(Debug)]
 pub(crate) struct Client {
-    address: Address,
+    address: Address<MySqlConnectOptions>,
     /// The table's own database, where it names one.
     database: Option<String>,
     password_file: Option<PathBuf>,
@@ -65,41 +56,9 @@ pub(crate) struct Transaction {
     pub(crate) server: Server,
 }
 
-impl Address {
-    pub(crate) fn text(from: &str, text: &str) -> Result<Self, MySqlError> {
-        let wrong = || MySqlError::Url { from: from.to_owned() };
-        if !text.starts_with("mysql://") && !text.starts_with("mariadb://") {
-            return Err(wrong());
-        }
-        let options = MySqlConnectOptions::from_str(text).map_err(|_| wrong())?;
-        Ok(Self::Given(Box::new(options)))
-    }
-
-    /// For people: never a secret.
-    pub(crate) fn place(&self) -> String {
-        match self {
-            Self::File(path) => path.display().to_string(),
-            Self::Given(options) => place(options),
-        }
-    }
-
-    fn options(&self) -> Result<MySqlConnectOptions, MySqlError> {
-        match self {
-            Self::Given(options) => Ok(options.as_ref().clone()),
-            Self::File(path) => {
-                let text = secret(path)?;
-                match Self::text(&path.display().to_string(), &text)? {
-                    Self::Given(options) => Ok(*options),
-                    Self::File(_) => Err(MySqlError::Url { from: path.display().to_string() }),
-                }
-            }
-        }
-    }
-}
-
 impl Client {
     pub(crate) fn new(
-        address: Address,
+        address: Address<MySqlConnectOptions>,
         database: Option<String>,
         password_file: Option<PathBuf>,
         statement_timeout: Duration,
@@ -178,17 +137,17 @@ impl Client {
     }
 
     async fn open(&mut self) -> Result<Transaction, MySqlError> {
-        let mut options = self.address.options()?;
+        let mut options = self.address.read()?;
         if let Some(path) = &self.password_file {
             options = options.password(&secret(path)?);
         }
-        self.place = place(&options);
+        self.place = options.place();
         let options = options.disable_statement_logging();
         let opened = tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await;
         let mut connection = match opened {
             Ok(Err(sqlx::Error::Configuration(_))) => {
                 let (place, why) = (self.place.clone(), ServerFault::NeedsTls);
-                return Err(MySqlError::Server { place, why });
+                return Err(OnlyMySql::Server { place, why }.into());
             }
             Ok(opened) => opened.map_err(|source| self.error("connect", source))?,
             Err(_) => {
@@ -223,7 +182,7 @@ impl Client {
             None
         };
         if let Some(why) = fault {
-            return Err(MySqlError::Server { place: self.place.clone(), why });
+            return Err(OnlyMySql::Server { place: self.place.clone(), why }.into());
         }
         let limits = dialect.limits(self.statement_timeout.as_secs());
         let settings = format!(
@@ -242,14 +201,14 @@ fn died(error: &sqlx::Error) -> bool {
     cause(error) == Cause::Failure(Unreachable)
 }
 
-fn place(options: &MySqlConnectOptions) -> String {
-    let database = options.get_database().unwrap_or("");
-    match options.get_socket() {
-        Some(socket) => format!("{}/{database}", socket.display()),
-        None => format!("{}:{}/{database}", options.get_host(), options.get_port()),
-    }
-}
+impl Place for MySqlConnectOptions {
+    const SCHEMES: [&'static str; 2] = ["mysql://", "mariadb://"];
 
-fn secret(path: &std::path::Path) -> Result<String, MySqlError> {
-    only_line(path).map_err(|source| MySqlError::Secret { path: path.to_owned(), source })
+    fn place(&self) -> String {
+        let database = self.get_database().unwrap_or("");
+        match self.get_socket() {
+            Some(socket) => format!("{}/{database}", socket.display()),
+            None => format!("{}:{}/{database}", self.get_host(), self.get_port()),
+        }
+    }
 }

@@ -4,15 +4,16 @@ use arrow_schema::SchemaRef;
 use garam_stage::{Cursor, Destination, Failure};
 use serde::Deserialize;
 use sqlx::AssertSqlSafe;
+use sqlx::mysql::MySqlConnectOptions;
 
-use super::client::{Address, Client};
+use super::client::Client;
 use super::cursors::CursorTable;
-use super::error::MySqlError;
+use super::error::{MySqlError, OnlyMySql};
 use super::inspect;
 use super::table::{Wanted, full_name};
 use super::writer::MySqlWriter;
 use crate::RowCount;
-use crate::server::{ServerConfig, Source};
+use crate::server::ServerConfig;
 use crate::sqlite::{Create, Readiness};
 use crate::table::TableName;
 
@@ -29,10 +30,7 @@ impl MySqlConfig {
 
     /// Which database, without secrets: server, port and name, or the file that says so.
     pub fn place(&self) -> String {
-        match self.address() {
-            Ok(address) => address.place(),
-            Err(_) => "nowhere".to_owned(),
-        }
+        self.0.place::<MySqlConnectOptions, OnlyMySql>()
     }
 
     /// Checks the configuration against the rows to come, without touching the server.
@@ -103,14 +101,7 @@ impl MySqlConfig {
     fn client(&self) -> Result<Client, MySqlError> {
         let limit = self.0.statement_timeout()?;
         let database = TableName::parse(&self.0.table)?.schema;
-        Ok(Client::new(self.address()?, database, self.0.password_file.clone(), limit))
-    }
-
-    fn address(&self) -> Result<Address, MySqlError> {
-        match self.0.source()? {
-            Source::File(path) => Ok(Address::File(path.clone())),
-            Source::Given(url) => Address::text("url", url),
-        }
+        Ok(Client::new(self.0.address()?, database, self.0.password_file.clone(), limit))
     }
 
     fn wanted(&self, schema: &SchemaRef) -> Result<Wanted, MySqlError> {

@@ -3,62 +3,21 @@
 //! The servers name causes by number (`mysqld_error.h`, `errmsg-utf8.txt`), more exactly than by SQLSTATE; [`Cause`] is what Garam
 //! makes of one.
 
-use std::path::PathBuf;
-use std::time::Duration;
-
-use garam_stage::{Failure, FailureKind};
+use garam_stage::FailureKind;
 use sqlx::mysql::MySqlDatabaseError;
 
 use super::dialect::Dialect;
-use crate::row::TooLarge;
-use crate::table::{ColumnTypeError, TableError};
+pub(crate) use crate::server_error::Cause;
+use crate::server_error::{OwnError, ServerError};
 
 /// Why the destination could not do what was asked.
+pub type MySqlError = ServerError<OnlyMySql>;
+
+/// What only MySQL and MariaDB say.
 #[derive(Debug, thiserror::Error)]
-pub enum MySqlError {
-    #[error(transparent)]
-    Table(#[from] TableError),
-    #[error("cannot read {}", .path.display())]
-    Secret {
-        path: PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
-    #[error("{from} holds no MySQL address: expected mysql://USER:PASSWORD@HOST:PORT/DATABASE")]
-    Url { from: String },
-    #[error("cannot {action} at {place}")]
-    Database {
-        action: &'static str,
-        place: String,
-        #[source]
-        source: sqlx::Error,
-    },
-    #[error("cannot {action} at {place}: no answer within {limit:?}")]
-    Silent { action: &'static str, place: String, limit: Duration },
-    /// No reply to COMMIT, or one that does not say: the rows may be there or not.
-    #[error("cannot tell whether a batch was committed at {place}")]
-    CommitUnknown {
-        place: String,
-        #[source]
-        source: sqlx::Error,
-    },
+pub enum OnlyMySql {
     #[error("cannot write at {place}: {why}")]
     Server { place: String, why: ServerFault },
-    #[error(
-        "another writer moved the cursor of pipeline {pipeline} partition {partition}: expected next={next} epoch={epoch}"
-    )]
-    Fenced { pipeline: String, partition: u32, next: u64, epoch: u64 },
-    #[error("pipeline {pipeline} partition {partition} has a cursor already")]
-    CursorExists { pipeline: String, partition: u32 },
-    #[error("cursor column {column} at {place} holds {found}")]
-    StoredCursor { place: String, column: &'static str, found: String },
-    #[error(transparent)]
-    TooLarge(#[from] TooLarge),
-    /// A caller's broken invariant.
-    #[error("batch breaks the contract of destinations: {why}")]
-    Batch { why: &'static str },
-    #[error(transparent)]
-    ColumnType(#[from] ColumnTypeError),
     #[error(
         "column {column} is decimal with {scale} digits behind the point, {} has at most {most}: use fewer", .dialect.name()
     )]
@@ -102,53 +61,24 @@ pub enum ServerFault {
     Version { found: String, dialect: Dialect },
 }
 
-/// What an error of a statement means for the transaction around it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cause {
-    /// The content of a row.
-    Row,
-    Failure(FailureKind),
-}
+impl OwnError for OnlyMySql {
+    const ADDRESS: &'static str =
+        "MySQL address: expected mysql://USER:PASSWORD@HOST:PORT/DATABASE";
 
-impl MySqlError {
-    /// The kind the engine and the supervisor decide by.
-    pub(crate) fn kind(&self) -> FailureKind {
+    fn kind(&self) -> FailureKind {
         match self {
-            Self::Table(error) => error.kind(),
-            Self::ColumnType(_)
-            | Self::Scale { .. }
-            | Self::KeyTooLong { .. }
-            | Self::RowsVanished { .. } => FailureKind::Schema,
-            Self::Url { .. } | Self::Server { why: ServerFault::NoDatabase, .. } => {
-                FailureKind::Config
+            Self::Scale { .. } | Self::KeyTooLong { .. } | Self::RowsVanished { .. } => {
+                FailureKind::Schema
             }
-            Self::Secret { .. } => FailureKind::Refused,
+            Self::Server { why: ServerFault::NoDatabase, .. } => FailureKind::Config,
             Self::Server { why: ServerFault::ReadOnly, .. } => FailureKind::Unreachable,
             Self::Server { .. } => FailureKind::Refused,
-            Self::Database { source, .. } => match cause(source) {
-                Cause::Row => FailureKind::Data,
-                Cause::Failure(kind) => kind,
-            },
-            Self::Silent { .. } => FailureKind::Unreachable,
-            Self::CommitUnknown { .. } => FailureKind::Unknown,
-            Self::Fenced { .. } | Self::CursorExists { .. } => FailureKind::Fenced,
-            Self::StoredCursor { .. } => FailureKind::Corrupt,
-            Self::TooLarge(_) | Self::Batch { .. } => FailureKind::Internal,
             Self::CreationLocked { .. } => FailureKind::Contention,
         }
     }
-}
 
-impl From<MySqlError> for Failure {
-    fn from(error: MySqlError) -> Self {
-        let failure = Failure::new(error.kind(), error.to_string());
-        match error {
-            MySqlError::Database { source, .. } | MySqlError::CommitUnknown { source, .. } => {
-                failure.because(source)
-            }
-            MySqlError::Secret { source, .. } => failure.because(source),
-            _ => failure,
-        }
+    fn judge(error: &sqlx::Error) -> Cause {
+        cause(error)
     }
 }
 
@@ -171,18 +101,7 @@ pub(crate) fn undone_by_commit(error: &sqlx::Error) -> bool {
 /// What the error of a statement means.
 pub(crate) fn cause(error: &sqlx::Error) -> Cause {
     let Some(found) = error.as_database_error() else {
-        return Cause::Failure(match error {
-            // A certificate that is not believed, as TLS puts it.
-            sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::InvalidData => {
-                FailureKind::Refused
-            }
-            sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed => FailureKind::Unreachable,
-            // A connection that breaks in the middle of a message.
-            sqlx::Error::Protocol(_) => FailureKind::Unreachable,
-            sqlx::Error::Tls(_) => FailureKind::Refused,
-            sqlx::Error::Configuration(_) => FailureKind::Config,
-            _ => FailureKind::Internal,
-        });
+        return Cause::of_connection(error);
     };
     let state = found.code().unwrap_or_default();
     Cause::Failure(match number(error).unwrap_or_default() {

@@ -43,7 +43,7 @@ mod table;
 mod writer;
 
 pub use config::MySqlConfig;
-pub use error::{MySqlError, ServerFault};
+pub use error::{MySqlError, OnlyMySql, ServerFault};
 
 pub use crate::address::Url;
 pub use crate::mode::Mode;

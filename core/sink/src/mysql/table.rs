@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arrow_schema::SchemaRef;
 
 use super::dialect::Dialect;
-use super::error::MySqlError;
+use super::error::{MySqlError, OnlyMySql};
 use crate::mode::Mode;
 use crate::table::{Shape, Stored, TableColumn, TableError, TableName};
 
@@ -84,7 +84,7 @@ impl Wanted {
     ) -> Result<Self, MySqlError> {
         let name = TableName::parse(name)?;
         let shape = Shape::new(schema, mode, key, version)??;
-        let key_text = key_text(&shape).ok_or(MySqlError::KeyTooLong { most: MOST_KEY_BYTES })?;
+        let key_text = key_text(&shape).ok_or(OnlyMySql::KeyTooLong { most: MOST_KEY_BYTES })?;
         Ok(Self { name, shape, mode, key_text })
     }
 
@@ -100,7 +100,7 @@ impl Wanted {
                 && scale > most
             {
                 let column = column.name.clone();
-                return Err(MySqlError::Scale { column, scale, most, dialect });
+                return Err(OnlyMySql::Scale { column, scale, most, dialect }.into());
             }
         }
         let mut table = Table {

@@ -18,7 +18,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 use super::client::{Client, Transaction};
 use super::cursors::CursorTable;
 use super::encode::Encoder;
-use super::error::{Cause, MySqlError, cause, is_duplicate, own_words};
+use super::error::{Cause, MySqlError, OnlyMySql, cause, is_duplicate, own_words};
 use super::inspect;
 use super::table::{Statements, Table, Wanted};
 use crate::contract::{broken_rule, cursor_without};
@@ -83,7 +83,7 @@ impl MySqlWriter {
         let locked: Option<i64> = self.client.within(WAIT, asked).await?;
         if locked != Some(1) {
             let (place, seconds) = (self.client.place().to_owned(), CREATION_SECONDS);
-            return Err(MySqlError::CreationLocked { place, seconds });
+            return Err(OnlyMySql::CreationLocked { place, seconds }.into());
         }
         match (inspect::look(&self.client, transaction, table).await?, self.create) {
             (Some(existing), _) => {
@@ -229,7 +229,7 @@ impl MySqlWriter {
         };
         if !complete {
             let table = table.name.display();
-            return Err(MySqlError::RowsVanished { table, rows: rows.len(), changed });
+            return Err(OnlyMySql::RowsVanished { table, rows: rows.len(), changed }.into());
         }
         let all_changed = match table.mode {
             Mode::Upsert => changed == 2 * offered,

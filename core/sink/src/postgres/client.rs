@@ -5,15 +5,14 @@
 //! server undoes it and lets its locks go. sqlx's own `begin` is not used: cancelling it leaves a transaction open. A server
 //! that cannot keep the promises (no fsync, a standby) is refused before anything is written.
 
-use std::path::{Path, PathBuf};
-use std::str::FromStr as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, PgConnection, Row as _};
 
-use super::error::{Cause, PostgresError, ServerFault, cause, undone_by_commit};
-use crate::address::only_line;
+use super::error::{Cause, OnlyPostgres, PostgresError, ServerFault, cause, undone_by_commit};
+use crate::address::{Address, Place, secret};
 
 /// How long opening a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -24,17 +23,9 @@ const ABOUT_SERVER: &str = "SELECT pg_is_in_recovery(), current_setting('transac
 current_setting('fsync'), current_setting('synchronous_commit'), current_setting('server_encoding'), \
 current_setting('server_version_num')::int4";
 
-/// Where the server is.
-#[derive(Debug, Clone)]
-pub(crate) enum Address {
-    /// A file that holds the address, read at each connect.
-    File(PathBuf),
-    Given(Box<PgConnectOptions>),
-}
-
 #[derive(Debug)]
 pub(crate) struct Client {
-    address: Address,
+    address: Address<PgConnectOptions>,
     password_file: Option<PathBuf>,
     statement_timeout: Duration,
     place: String,
@@ -47,42 +38,9 @@ pub(crate) struct Transaction {
     pub(crate) connection: PgConnection,
 }
 
-impl Address {
-    pub(crate) fn text(from: &str, text: &str) -> Result<Self, PostgresError> {
-        let wrong = || PostgresError::Url { from: from.to_owned() };
-        let known = text.starts_with("postgres://") || text.starts_with("postgresql://");
-        if !known {
-            return Err(wrong());
-        }
-        let options = PgConnectOptions::from_str(text).map_err(|_| wrong())?;
-        Ok(Self::Given(Box::new(options)))
-    }
-
-    /// For people: never a secret.
-    pub(crate) fn place(&self) -> String {
-        match self {
-            Self::File(path) => path.display().to_string(),
-            Self::Given(options) => place(options),
-        }
-    }
-
-    fn options(&self) -> Result<PgConnectOptions, PostgresError> {
-        match self {
-            Self::Given(options) => Ok(options.as_ref().clone()),
-            Self::File(path) => {
-                let text = secret(path)?;
-                match Self::text(&path.display().to_string(), &text)? {
-                    Self::Given(options) => Ok(*options),
-                    Self::File(_) => Err(PostgresError::Url { from: path.display().to_string() }),
-                }
-            }
-        }
-    }
-}
-
 impl Client {
     pub(crate) fn new(
-        address: Address,
+        address: Address<PgConnectOptions>,
         password_file: Option<PathBuf>,
         statement_timeout: Duration,
     ) -> Self {
@@ -165,11 +123,11 @@ impl Client {
     }
 
     async fn open(&mut self) -> Result<PgConnection, PostgresError> {
-        let mut options = self.address.options()?;
+        let mut options = self.address.read()?;
         if let Some(path) = &self.password_file {
             options = options.password(&secret(path)?);
         }
-        self.place = place(&options);
+        self.place = options.place();
         if options.get_application_name().is_none() {
             options = options.application_name("garam");
         }
@@ -212,7 +170,7 @@ impl Client {
             None
         };
         if let Some(why) = fault {
-            return Err(PostgresError::Server { place: self.place.clone(), why });
+            return Err(OnlyPostgres::Server { place: self.place.clone(), why }.into());
         }
         let mut settings = self.limits();
         if text(3)? == "off" {
@@ -241,14 +199,14 @@ fn died(error: &sqlx::Error) -> bool {
     cause(error) == Cause::Failure(Unreachable)
 }
 
-fn place(options: &PgConnectOptions) -> String {
-    let database = options.get_database().unwrap_or_else(|| options.get_username());
-    match options.get_socket() {
-        Some(socket) => format!("{}/{database}", socket.display()),
-        None => format!("{}:{}/{database}", options.get_host(), options.get_port()),
-    }
-}
+impl Place for PgConnectOptions {
+    const SCHEMES: [&'static str; 2] = ["postgres://", "postgresql://"];
 
-fn secret(path: &Path) -> Result<String, PostgresError> {
-    only_line(path).map_err(|source| PostgresError::Secret { path: path.to_owned(), source })
+    fn place(&self) -> String {
+        let database = self.get_database().unwrap_or_else(|| self.get_username());
+        match self.get_socket() {
+            Some(socket) => format!("{}/{database}", socket.display()),
+            None => format!("{}:{}/{database}", self.get_host(), self.get_port()),
+        }
+    }
 }

@@ -4,15 +4,16 @@ use arrow_schema::SchemaRef;
 use garam_stage::{Cursor, Destination, Failure};
 use serde::Deserialize;
 use sqlx::AssertSqlSafe;
+use sqlx::postgres::PgConnectOptions;
 
-use super::client::{Address, Client};
+use super::client::Client;
 use super::cursors::CursorTable;
-use super::error::PostgresError;
+use super::error::{OnlyPostgres, PostgresError};
 use super::inspect;
 use super::table::Table;
 use super::writer::PostgresWriter;
 use crate::RowCount;
-use crate::server::{ServerConfig, Source};
+use crate::server::ServerConfig;
 use crate::sqlite::{Create, Readiness};
 use crate::table::TableName;
 
@@ -29,10 +30,7 @@ impl PostgresConfig {
 
     /// Which database, without secrets: server, port and name, or the file that says so.
     pub fn place(&self) -> String {
-        match self.address() {
-            Ok(address) => address.place(),
-            Err(_) => "nowhere".to_owned(),
-        }
+        self.0.place::<PgConnectOptions, OnlyPostgres>()
     }
 
     /// Checks the configuration against the rows to come. Touches nothing.
@@ -102,14 +100,7 @@ impl PostgresConfig {
 
     fn client(&self) -> Result<Client, PostgresError> {
         let limit = self.0.statement_timeout()?;
-        Ok(Client::new(self.address()?, self.0.password_file.clone(), limit))
-    }
-
-    fn address(&self) -> Result<Address, PostgresError> {
-        match self.0.source()? {
-            Source::File(path) => Ok(Address::File(path.clone())),
-            Source::Given(url) => Address::text("url", url),
-        }
+        Ok(Client::new(self.0.address()?, self.0.password_file.clone(), limit))
     }
 
     fn table(&self, schema: &SchemaRef) -> Result<Table, PostgresError> {

@@ -3,62 +3,19 @@
 //! The server names causes by SQLSTATE (appendix A of its manual); [`Cause`] is what Garam makes of one. Texts are the server's
 //! message alone: its detail and context lines show row values.
 
-use std::path::PathBuf;
-use std::time::Duration;
+use garam_stage::FailureKind;
 
-use garam_stage::{Failure, FailureKind};
-
-use crate::row::TooLarge;
-use crate::table::{ColumnTypeError, TableError};
+pub(crate) use crate::server_error::Cause;
+use crate::server_error::{OwnError, ServerError};
 
 /// Why the destination could not do what was asked.
+pub type PostgresError = ServerError<OnlyPostgres>;
+
+/// What only PostgreSQL says.
 #[derive(Debug, thiserror::Error)]
-pub enum PostgresError {
-    #[error(transparent)]
-    Table(#[from] TableError),
-    #[error("cannot read {}", .path.display())]
-    Secret {
-        path: PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
-    #[error(
-        "{from} holds no PostgreSQL address: expected postgres://USER:PASSWORD@HOST:PORT/DATABASE"
-    )]
-    Url { from: String },
-    #[error("cannot {action} at {place}")]
-    Database {
-        action: &'static str,
-        place: String,
-        #[source]
-        source: sqlx::Error,
-    },
-    #[error("cannot {action} at {place}: no answer within {limit:?}")]
-    Silent { action: &'static str, place: String, limit: Duration },
-    /// No reply to COMMIT, or one that does not say: the rows may be there or not.
-    #[error("cannot tell whether a batch was committed at {place}")]
-    CommitUnknown {
-        place: String,
-        #[source]
-        source: sqlx::Error,
-    },
+pub enum OnlyPostgres {
     #[error("cannot write at {place}: {why}")]
     Server { place: String, why: ServerFault },
-    #[error(
-        "another writer moved the cursor of pipeline {pipeline} partition {partition}: expected next={next} epoch={epoch}"
-    )]
-    Fenced { pipeline: String, partition: u32, next: u64, epoch: u64 },
-    #[error("pipeline {pipeline} partition {partition} has a cursor already")]
-    CursorExists { pipeline: String, partition: u32 },
-    #[error("cursor column {column} at {place} holds {found}")]
-    StoredCursor { place: String, column: &'static str, found: String },
-    #[error(transparent)]
-    TooLarge(#[from] TooLarge),
-    /// A caller's broken invariant.
-    #[error("batch breaks the contract of destinations: {why}")]
-    Batch { why: &'static str },
-    #[error(transparent)]
-    ColumnType(#[from] ColumnTypeError),
     #[error(
         "a trigger, rule or policy of table {table} dropped {missing} of {rows} rows without an error: remove it, rows must not disappear"
     )]
@@ -86,46 +43,20 @@ pub enum ServerFault {
     Version { found: i32 },
 }
 
-/// What an error of a statement means for the transaction around it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cause {
-    /// The content of a row.
-    Row,
-    Failure(FailureKind),
-}
+impl OwnError for OnlyPostgres {
+    const ADDRESS: &'static str =
+        "PostgreSQL address: expected postgres://USER:PASSWORD@HOST:PORT/DATABASE";
 
-impl PostgresError {
-    /// The kind the engine and the supervisor decide by.
-    pub(crate) fn kind(&self) -> FailureKind {
+    fn kind(&self) -> FailureKind {
         match self {
-            Self::Table(error) => error.kind(),
-            Self::ColumnType(_) | Self::RowsVanished { .. } => FailureKind::Schema,
-            Self::Url { .. } => FailureKind::Config,
-            Self::Secret { .. } => FailureKind::Refused,
+            Self::RowsVanished { .. } => FailureKind::Schema,
             Self::Server { why: ServerFault::Standby, .. } => FailureKind::Unreachable,
             Self::Server { .. } => FailureKind::Refused,
-            Self::Database { source, .. } => match cause(source) {
-                Cause::Row => FailureKind::Data,
-                Cause::Failure(kind) => kind,
-            },
-            Self::Silent { .. } => FailureKind::Unreachable,
-            Self::CommitUnknown { .. } => FailureKind::Unknown,
-            Self::Fenced { .. } | Self::CursorExists { .. } => FailureKind::Fenced,
-            Self::StoredCursor { .. } => FailureKind::Corrupt,
-            Self::TooLarge(_) | Self::Batch { .. } => FailureKind::Internal,
         }
     }
-}
 
-impl From<PostgresError> for Failure {
-    fn from(error: PostgresError) -> Self {
-        let failure = Failure::new(error.kind(), error.to_string());
-        match error {
-            PostgresError::Database { source, .. }
-            | PostgresError::CommitUnknown { source, .. } => failure.because(source),
-            PostgresError::Secret { source, .. } => failure.because(source),
-            _ => failure,
-        }
+    fn judge(error: &sqlx::Error) -> Cause {
+        cause(error)
     }
 }
 
@@ -142,18 +73,7 @@ pub(crate) fn undone_by_commit(error: &sqlx::Error) -> bool {
 /// What the error of a statement means.
 pub(crate) fn cause(error: &sqlx::Error) -> Cause {
     let Some(state) = sqlstate(error) else {
-        return Cause::Failure(match error {
-            // A certificate that is not believed, as TLS puts it.
-            sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::InvalidData => {
-                FailureKind::Refused
-            }
-            sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed => FailureKind::Unreachable,
-            // A connection that breaks in the middle of a message.
-            sqlx::Error::Protocol(_) => FailureKind::Unreachable,
-            sqlx::Error::Tls(_) => FailureKind::Refused,
-            sqlx::Error::Configuration(_) => FailureKind::Config,
-            _ => FailureKind::Internal,
-        });
+        return Cause::of_connection(error);
     };
     Cause::Failure(match state.as_str() {
         // Serialization failure, deadlock, lock_timeout, statement_timeout.

@@ -37,7 +37,7 @@ mod table;
 mod writer;
 
 pub use config::PostgresConfig;
-pub use error::{PostgresError, ServerFault};
+pub use error::{OnlyPostgres, PostgresError, ServerFault};
 
 pub use crate::address::Url;
 pub use crate::mode::Mode;

@@ -18,7 +18,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 use super::client::{Client, Transaction};
 use super::cursors::CursorTable;
 use super::encode::Encoder;
-use super::error::{Cause, PostgresError, cause};
+use super::error::{Cause, OnlyPostgres, PostgresError, cause};
 use super::inspect;
 use super::table::Table;
 use crate::contract::{broken_rule, cursor_without, own_words};
@@ -219,7 +219,7 @@ impl PostgresWriter {
             absent.iter().for_each(|&row| work.folded.drop_with_earlier(row, MISSING));
         } else if let Some(missing) = u64::try_from(absent.len()).ok().filter(|&n| n > 0) {
             let table = table.display_name();
-            return Err(PostgresError::RowsVanished { table, rows: rows.len(), missing });
+            return Err(OnlyPostgres::RowsVanished { table, rows: rows.len(), missing }.into());
         }
         match (table.mode, &table.newer, table.version) {
             (Mode::Append | Mode::Ignore, ..) => {
@@ -239,7 +239,7 @@ impl PostgresWriter {
         if explained < unchanged {
             let missing = (unchanged - explained) as u64;
             let table = table.display_name();
-            return Err(PostgresError::RowsVanished { table, rows: rows.len(), missing });
+            return Err(OnlyPostgres::RowsVanished { table, rows: rows.len(), missing }.into());
         }
         Ok(())
     }
