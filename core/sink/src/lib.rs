@@ -18,6 +18,7 @@ mod mode;
 pub mod mysql;
 pub mod postgres;
 mod row;
+mod server;
 pub mod sqlite;
 mod table;
 mod table_error;
@@ -25,6 +26,7 @@ mod table_error;
 pub use mysql::MySqlConfig;
 pub use postgres::PostgresConfig;
 pub use row::TooLarge;
+pub use server::ServerConfig;
 pub use sqlite::{Readiness, SqliteConfig};
 
 /// `[pipeline.NAME.to.KIND]`: the one destination of a pipeline.
@@ -88,8 +90,8 @@ impl SinkConfig {
     /// The database, without secrets, and the table: two pipelines that name the same would fight over its rows.
     pub fn target(&self) -> (String, &str) {
         match self {
-            Self::MySql(config) => (config.place(), &config.table),
-            Self::Postgres(config) => (config.place(), &config.table),
+            Self::MySql(config) => (config.place(), &config.0.table),
+            Self::Postgres(config) => (config.place(), &config.0.table),
             Self::Sqlite(config) => (config.path.display().to_string(), &config.table),
         }
     }

@@ -1,10 +1,6 @@
 //! `[pipeline.NAME.to.mysql]`: which server and table, and how rows meet those already there. MySQL or MariaDB: the server says.
 
-use std::path::PathBuf;
-use std::time::Duration;
-
 use arrow_schema::SchemaRef;
-use garam_stage::contract::OneOrMany;
 use garam_stage::{Cursor, Destination, Failure};
 use serde::Deserialize;
 use sqlx::AssertSqlSafe;
@@ -16,55 +12,19 @@ use super::inspect;
 use super::table::{Wanted, full_name};
 use super::writer::MySqlWriter;
 use crate::RowCount;
-use crate::address::Url;
-use crate::mode::Mode;
+use crate::server::{ServerConfig, Source};
 use crate::sqlite::{Create, Readiness};
-use crate::table::{TableError, TableName};
+use crate::table::TableName;
 
 /// A table of a MySQL or MariaDB database.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MySqlConfig {
-    /// A file whose only line is `mysql://USER:PASSWORD@HOST:PORT/DATABASE?ssl-mode=VERIFY_IDENTITY`. Read at each connect, so
-    /// that a password can change. Exactly one of `url_file` and `url`.
-    #[serde(default)]
-    pub url_file: Option<PathBuf>,
-    /// The same in place, for addresses without a secret, or as `"${env:NAME}"`.
-    #[serde(default)]
-    pub url: Option<Url>,
-    /// A file whose only line is the password; it wins over one in the address.
-    #[serde(default)]
-    pub password_file: Option<PathBuf>,
-    /// The table, `NAME` or `DATABASE.NAME`: each 1 to 63 letters, digits and `_`.
-    pub table: String,
-    /// How rows meet those already there. Default: `upsert` when `key` is given, else `append`.
-    #[serde(default)]
-    pub mode: Option<Mode>,
-    /// The column or columns that identify a row; they must be `not null`. For every mode but `append`.
-    #[serde(default)]
-    pub key: Option<OneOrMany>,
-    /// The guard, for `upsert` and `update`: a column that grows with every change of a row. A record never overwrites a
-    /// row with a larger one; with an equal one it may. Default: none, the last record in log order wins.
-    #[serde(default)]
-    pub version: Option<String>,
-    /// `missing` creates the table when it is absent (default), `never` leaves that to the operator. An existing table is
-    /// never altered.
-    #[serde(default)]
-    pub create: Create,
-    /// How long the server may work on one statement (MySQL: may wait for the next one). Default `60s`; 1s to 1h. A lock is
-    /// waited for a sixth of it, at least a second.
-    #[serde(default = "default_statement_timeout", with = "humantime_serde")]
-    pub statement_timeout: Duration,
-}
-
-fn default_statement_timeout() -> Duration {
-    Duration::from_secs(60)
-}
+#[serde(transparent)]
+pub struct MySqlConfig(pub ServerConfig);
 
 impl MySqlConfig {
     /// What the operator calls it.
     pub fn label(&self) -> String {
-        format!("mysql {} table {}", self.place(), self.table)
+        format!("mysql {} table {}", self.place(), self.0.table)
     }
 
     /// Which database, without secrets: server, port and name, or the file that says so.
@@ -83,7 +43,7 @@ impl MySqlConfig {
 
     /// The destination; it connects in `prepare`.
     pub fn build(&self, schema: &SchemaRef) -> Result<Box<dyn Destination>, Failure> {
-        Ok(Box::new(MySqlWriter::new(self.client()?, self.wanted(schema)?, self.create)))
+        Ok(Box::new(MySqlWriter::new(self.client()?, self.wanted(schema)?, self.0.create)))
     }
 
     /// Reaches the server and says what `prepare` would find, changing nothing.
@@ -93,7 +53,7 @@ impl MySqlConfig {
         let mut transaction = client.begin().await?;
         let table = wanted.table(transaction.server.dialect)?;
         let found = inspect::look(&client, &mut transaction, &table).await?;
-        let readiness = match (found, self.create) {
+        let readiness = match (found, self.0.create) {
             (Some(existing), _) => {
                 existing.check(&table).map_err(MySqlError::from)?;
                 inspect::may_write(&client, &mut transaction, &table).await?;
@@ -113,7 +73,7 @@ impl MySqlConfig {
     /// All cursors kept beside the table; none when there is no cursor table.
     pub async fn read_cursors(&self) -> Result<Vec<Cursor>, Failure> {
         let mut client = self.client()?;
-        let name = TableName::parse(&self.table).map_err(MySqlError::from)?;
+        let name = TableName::parse(&self.0.table).map_err(MySqlError::from)?;
         let mut transaction = client.begin().await?;
         let found = CursorTable::beside(&name).read_all(&client, &mut transaction).await?;
         client.rollback(transaction).await;
@@ -122,13 +82,13 @@ impl MySqlConfig {
 
     /// Whether records that are delivered again leave the table as it is.
     pub fn survives_rewind(&self) -> bool {
-        self.mode().survives_rewind(self.version.is_some())
+        self.0.survives_rewind()
     }
 
     /// How many rows the table has, and of how many records.
     pub async fn count_rows(&self) -> Result<RowCount, Failure> {
         const ACTION: &str = "count the rows";
-        let table = full_name(&TableName::parse(&self.table).map_err(MySqlError::from)?);
+        let table = full_name(&TableName::parse(&self.0.table).map_err(MySqlError::from)?);
         let sql = format!(
             "SELECT count(*), (SELECT count(*) FROM (SELECT DISTINCT _origin, _position, _ordinal FROM {table}) AS d) FROM {table}"
         );
@@ -140,29 +100,20 @@ impl MySqlConfig {
         Ok(RowCount { rows: rows.cast_unsigned(), distinct: distinct.cast_unsigned() })
     }
 
-    fn mode(&self) -> Mode {
-        self.mode.unwrap_or(Mode::usual(self.key.is_some()))
-    }
-
     fn client(&self) -> Result<Client, MySqlError> {
-        let limit = self.statement_timeout;
-        if limit < Duration::from_secs(1) || limit > Duration::from_secs(3600) {
-            return Err(TableError::StatementTimeout { found: limit }.into());
-        }
-        let database = TableName::parse(&self.table)?.schema;
-        Ok(Client::new(self.address()?, database, self.password_file.clone(), limit))
+        let limit = self.0.statement_timeout()?;
+        let database = TableName::parse(&self.0.table)?.schema;
+        Ok(Client::new(self.address()?, database, self.0.password_file.clone(), limit))
     }
 
     fn address(&self) -> Result<Address, MySqlError> {
-        match (&self.url_file, &self.url) {
-            (Some(path), None) => Ok(Address::File(path.clone())),
-            (None, Some(url)) => Address::text("url", &url.0),
-            _ => Err(TableError::NoUrl.into()),
+        match self.0.source()? {
+            Source::File(path) => Ok(Address::File(path.clone())),
+            Source::Given(url) => Address::text("url", url),
         }
     }
 
     fn wanted(&self, schema: &SchemaRef) -> Result<Wanted, MySqlError> {
-        let key = self.key.clone().map(OneOrMany::into_vec).unwrap_or_default();
-        Wanted::new(&self.table, schema, self.mode(), &key, self.version.as_deref())
+        Wanted::new(&self.0.table, schema, self.0.mode(), &self.0.key(), self.0.version.as_deref())
     }
 }

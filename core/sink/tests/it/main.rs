@@ -1,4 +1,4 @@
-//! The destinations against real databases: SQLite's at the top, the others in a folder each.
+//! The destinations against real databases: SQLite's at the top, SQL servers in `servers`, and in a folder each what only one has.
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails by panicking")]
 
@@ -11,4 +11,6 @@ mod postgres;
 mod proxy;
 mod query;
 mod refusal;
+mod servers;
+mod testbed;
 mod write;

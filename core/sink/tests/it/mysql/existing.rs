@@ -1,13 +1,16 @@
 //! Tables, users and servers that do not fit are refused before anything is written, with what to do.
 
+use garam_sink::ServerConfig;
 use garam_sink::mysql::Mode::{self, Append, Update, Upsert};
-use garam_sink::mysql::{MySqlConfig, Url};
+use garam_sink::mysql::Url;
 use garam_sink::sqlite::{Create, Readiness};
 use garam_stage::FailureKind;
 use garam_stage::contract::OneOrMany;
 
-use super::server::{Base, Kind, Server};
+use super::server::{KINDS, MySqlBase};
 use crate::fixture::{batch, row, rows, schema, written};
+use crate::servers::Base as _;
+use crate::testbed::Server;
 
 const SYSTEM: &str = "_host text, _path text, _origin binary(32), _position decimal(39), _ordinal int, \
 _version varbinary(20), _event_time datetime(6), _ingest_time datetime(6)";
@@ -15,7 +18,7 @@ const CONTRACT: &str =
     "id bigint primary key, name text, amount decimal(10,2), score double, at datetime(6)";
 
 /// What is said about a table that `sql` makes.
-async fn said(base: &Base, mode: Mode, sql: &str) -> String {
+async fn said(base: &MySqlBase, mode: Mode, sql: &str) -> String {
     base.execute("drop table if exists orders; drop view if exists orders").await;
     base.execute(sql).await;
     let failure = base.destination(mode).prepare().await.unwrap_err();
@@ -25,12 +28,15 @@ async fn said(base: &Base, mode: Mode, sql: &str) -> String {
 
 #[tokio::test]
 async fn a_table_somebody_made_is_used_as_it_is() {
-    for base in Base::each().await {
+    for base in MySqlBase::each().await {
         let wider = "id decimal(30) primary key, name varchar(99), amount decimal(20,4), score double, at timestamp(6) null";
         let more =
             "note varchar(9) not null default '', serial bigint not null auto_increment unique";
         base.execute(&format!("create table orders ({more}, {SYSTEM}, {wider})")).await;
-        assert_eq!(base.config(Upsert).connect(&schema()).await.unwrap(), Readiness::Ready);
+        assert_eq!(
+            base.sink(&base.config(Upsert)).connect(&schema()).await.unwrap(),
+            Readiness::Ready
+        );
         let (mut destination, start) = base.ready(Upsert).await;
         written(destination.write(&batch(&start, &rows(0..3))).await);
         assert_eq!(base.lines("select count(*), sum(amount) from orders").await, "3 | 3.1500");
@@ -39,7 +45,7 @@ async fn a_table_somebody_made_is_used_as_it_is() {
 
 #[tokio::test]
 async fn zero_is_a_key_like_any_other() {
-    for base in Base::each().await {
+    for base in MySqlBase::each().await {
         let counting = CONTRACT.replace("primary key", "auto_increment primary key");
         base.execute(&format!("create table orders ({counting}, {SYSTEM})")).await;
         let (mut destination, start) = base.ready(Upsert).await;
@@ -50,7 +56,7 @@ async fn zero_is_a_key_like_any_other() {
 
 #[tokio::test]
 async fn a_partitioned_table_is_a_table() {
-    for base in Base::each().await {
+    for base in MySqlBase::each().await {
         base.execute(&format!(
             "create table orders ({CONTRACT}, {SYSTEM}) partition by hash (id) partitions 3"
         ))
@@ -115,7 +121,7 @@ async fn tables_that_would_lose_or_change_rows_are_refused() {
         (Update, with(" primary key", ""), "has no unique index on exactly (id)"),
         (Append, with("", ""), "has no unique index on exactly (_origin, _position, _ordinal)"),
     ];
-    for base in Base::each().await {
+    for base in MySqlBase::each().await {
         for (mode, sql, expect) in &cases {
             let found = said(&base, *mode, sql).await;
             assert!(found.contains(expect), "{sql}\nsays: {found}\nnot:  {expect}");
@@ -125,7 +131,7 @@ async fn tables_that_would_lose_or_change_rows_are_refused() {
 
 #[tokio::test]
 async fn a_text_in_a_key_must_be_compared_byte_by_byte() {
-    for base in Base::each().await {
+    for base in MySqlBase::each().await {
         let keyed = |collation: &str| {
             let name = format!("name varchar(40) collate {collation} not null unique");
             let columns = CONTRACT.replace("name text", &name).replace(" primary key", "");
@@ -142,21 +148,20 @@ async fn a_text_in_a_key_must_be_compared_byte_by_byte() {
         });
         let strict = arrow_schema::Schema::new(names.collect::<Vec<_>>()).into();
         let key = Some(OneOrMany::One("name".into()));
-        let config = MySqlConfig { key, ..base.config(Upsert) };
+        let config = ServerConfig { key, ..base.config(Upsert) };
         // Blind to case; blind to blanks at the end.
         for collation in ["utf8mb4_general_ci", "utf8mb4_bin"] {
             base.execute(&format!("drop table if exists orders; {}", keyed(collation))).await;
-            let failure = config.connect(&strict).await.unwrap_err();
-            let expect = format!("so it cannot be in a key: it must be {}", base.kind.exact());
+            let failure = base.sink(&config).connect(&strict).await.unwrap_err();
+            let expect = format!("so it cannot be in a key: it must be {}", base.exact());
             assert!(failure.to_string().ends_with(&expect), "{failure}");
         }
-        for sql in [
-            "drop table orders".to_owned(),
-            format!("drop table orders; {}", keyed(base.kind.exact())),
-        ] {
+        for sql in
+            ["drop table orders".to_owned(), format!("drop table orders; {}", keyed(base.exact()))]
+        {
             base.execute(&sql).await;
             base.execute("drop table if exists _garam_cursors").await;
-            let mut destination = config.build(&strict).unwrap();
+            let mut destination = base.sink(&config).build(&strict).unwrap();
             destination.prepare().await.unwrap();
             let start = crate::fixture::first_cursor();
             destination.begin(&start).await.unwrap();
@@ -171,14 +176,14 @@ async fn a_text_in_a_key_must_be_compared_byte_by_byte() {
 
 #[tokio::test]
 async fn a_table_that_is_not_there_is_made_only_where_that_is_wanted() {
-    for base in Base::each().await {
+    for base in MySqlBase::each().await {
         let mut config = base.config(Upsert);
-        let found = config.connect(&schema()).await.unwrap();
+        let found = base.sink(&config).connect(&schema()).await.unwrap();
         assert_eq!(found, Readiness::TableWillBeCreated);
         config.create = Create::Never;
         for failure in [
-            config.connect(&schema()).await.unwrap_err(),
-            config.build(&schema()).unwrap().prepare().await.unwrap_err(),
+            base.sink(&config).connect(&schema()).await.unwrap_err(),
+            base.sink(&config).build(&schema()).unwrap().prepare().await.unwrap_err(),
         ] {
             assert_eq!(failure.kind, FailureKind::Schema);
             let text = failure.to_string();
@@ -186,24 +191,24 @@ async fn a_table_that_is_not_there_is_made_only_where_that_is_wanted() {
         }
         assert_eq!(base.lines("show tables").await, "");
         // What it says works.
-        let text = config.connect(&schema()).await.unwrap_err().to_string();
+        let text = base.sink(&config).connect(&schema()).await.unwrap_err().to_string();
         base.execute(text.split_once('\n').unwrap().1).await;
-        assert_eq!(config.connect(&schema()).await.unwrap(), Readiness::Ready);
+        assert_eq!(base.sink(&config).connect(&schema()).await.unwrap(), Readiness::Ready);
     }
 }
 
 #[tokio::test]
 async fn missing_rights_are_named_with_the_grant() {
-    for base in Base::each().await {
+    for base in MySqlBase::each().await {
         let (database, user) = (&base.database, format!("u{}", base.database));
         base.execute_as_owner(&format!(
             "create user {user}@'%' identified by 'garam'; grant select on {database}.* to {user}@'%'"
         ))
         .await;
-        let url = base.url(base.port).replace("garam:garam", &format!("{user}:garam"));
+        let url = base.url(base.port()).replace("garam:garam", &format!("{user}:garam"));
         let url = Some(Url(url.replace("DISABLED", "PREFERRED")));
-        let config = MySqlConfig { url, ..base.config(Upsert) };
-        let failure = config.connect(&schema()).await.unwrap_err();
+        let config = ServerConfig { url, ..base.config(Upsert) };
+        let failure = base.sink(&config).connect(&schema()).await.unwrap_err();
         assert_eq!(failure.kind, FailureKind::Refused, "{failure}");
         let expect = format!(
             "role '{user}'@'%' may not create table orders: grant create on DATABASE.* to '{user}'@'%'"
@@ -212,7 +217,7 @@ async fn missing_rights_are_named_with_the_grant() {
         base.execute(&format!("create table orders ({CONTRACT}, {SYSTEM})")).await;
         base.execute_as_owner(&format!("grant select, insert on {database}.orders to {user}@'%'"))
             .await;
-        let failure = config.connect(&schema()).await.unwrap_err();
+        let failure = base.sink(&config).connect(&schema()).await.unwrap_err();
         assert_eq!(failure.kind, FailureKind::Refused, "{failure}");
         let expect = format!(
             "role '{user}'@'%' may not select, insert, update table orders: \
@@ -220,15 +225,15 @@ async fn missing_rights_are_named_with_the_grant() {
         );
         assert_eq!(failure.to_string(), expect);
         base.execute_as_owner(&format!("grant update on {database}.orders to {user}@'%'")).await;
-        assert_eq!(config.connect(&schema()).await.unwrap(), Readiness::Ready);
+        assert_eq!(base.sink(&config).connect(&schema()).await.unwrap(), Readiness::Ready);
     }
 }
 
 #[tokio::test]
 async fn a_server_that_cannot_keep_the_promise_is_refused() {
-    for kind in Kind::ALL {
+    for kind in KINDS {
         let server = Server::start(kind);
-        let base = Base::on(&server).await;
+        let base = MySqlBase::on(&server).await;
         let (mut destination, start) = base.ready(Append).await;
         let cases = [
             ("read_only", 1, 0, FailureKind::Unreachable, "it is read-only"),
@@ -243,7 +248,7 @@ async fn a_server_that_cannot_keep_the_promise_is_refused() {
         ];
         for (name, bad, good, kind, expect) in cases {
             base.execute_as_owner(&format!("set global {name} = {bad}")).await;
-            let failure = base.config(Append).connect(&schema()).await.unwrap_err();
+            let failure = base.sink(&base.config(Append)).connect(&schema()).await.unwrap_err();
             assert_eq!(failure.kind, kind, "{failure}");
             assert!(failure.to_string().contains(expect), "{failure}");
             base.execute_as_owner(&format!("set global {name} = {good}")).await;
@@ -255,45 +260,5 @@ async fn a_server_that_cannot_keep_the_promise_is_refused() {
         base.execute_as_owner("set global read_only = 0").await;
         written(destination.write(&batch(&start, &rows(0..3))).await);
         server.kill();
-    }
-}
-
-#[tokio::test]
-async fn configurations_that_cannot_work_are_refused_without_a_server() {
-    let good = MySqlConfig {
-        url_file: None,
-        url: Some(Url("mysql://u:secret@db.example:3307/shop".into())),
-        password_file: None,
-        table: "sales.orders".into(),
-        mode: None,
-        key: Some(OneOrMany::One("id".into())),
-        version: None,
-        create: Create::Never,
-        statement_timeout: std::time::Duration::from_secs(60),
-    };
-    assert_eq!(good.label(), "mysql db.example:3307/shop table sales.orders");
-    assert!(!format!("{good:?}").contains("secret"));
-    good.check(&schema()).unwrap();
-    let cases = [
-        (MySqlConfig { url: None, ..good.clone() }, "exactly one of url_file and url"),
-        (
-            MySqlConfig { url: Some(Url("postgres://h/db".into())), ..good.clone() },
-            "url holds no MySQL address",
-        ),
-        (MySqlConfig { table: "x`;drop".into(), ..good.clone() }, "cannot be used"),
-        (MySqlConfig { table: "_garam_cursors".into(), ..good.clone() }, "cannot be used"),
-        (MySqlConfig { mode: Some(Append), ..good.clone() }, "mode \"append\" keeps every record"),
-        (
-            MySqlConfig { version: Some("amount".into()), ..good.clone() },
-            "version column amount may be null",
-        ),
-        (
-            MySqlConfig { statement_timeout: std::time::Duration::ZERO, ..good.clone() },
-            "out of bounds: 1s to 1h",
-        ),
-    ];
-    for (config, expect) in cases {
-        let found = config.check(&schema()).unwrap_err().to_string();
-        assert!(found.contains(expect), "{found}\nnot: {expect}");
     }
 }

@@ -1,12 +1,9 @@
-//! The MySQL destination against a real MySQL and a real MariaDB server, each started once for all tests.
+//! What only MySQL and MariaDB have, against a real server of each.
 
-mod cursor;
 mod existing;
 mod faults;
-mod guard;
-mod modes;
 mod refusal;
-mod server;
+pub(crate) mod server;
 mod tls;
 mod types;
-mod write;
+mod values;

@@ -3,38 +3,13 @@
 use garam_sink::mysql::Mode::{Append, Upsert};
 use garam_stage::FailureKind;
 
-use super::server::Base;
-use crate::fixture::{Row, batch, refused, row, rows, written};
-
-#[tokio::test]
-async fn rows_hidden_behind_a_refused_row_of_their_key_are_found_too() {
-    for base in Base::each().await {
-        let (mut destination, start) = base.ready(Upsert).await;
-        base.execute("alter table orders add constraint good check (name not like 'bad%')").await;
-        let offered = [
-            row(1, "bad hidden for ever", 1),
-            row(1, "good", 2),
-            row(1, "bad last", 3),
-            row(2, "bad first", 4),
-            row(2, "bad second", 5),
-            row(3, "bad superseded", 6),
-            row(3, "fine", 7),
-        ];
-        let found = refused(destination.write(&batch(&start, &offered)).await);
-        // Row 0 and row 5 are superseded by rows that are accepted, so they stand in nobody's way.
-        assert_eq!(found.iter().map(|(row, _)| *row).collect::<Vec<_>>(), [2, 3, 4]);
-        let masked = [0, 1, 5, 6].map(|i: usize| offered[i].clone());
-        written(destination.write(&batch(&start, &masked)).await);
-        assert_eq!(
-            base.lines("select id, name from orders order by id").await,
-            "1 | good\n3 | fine"
-        );
-    }
-}
+use super::server::MySqlBase;
+use crate::fixture::{batch, refused, row, rows, written};
+use crate::servers::Base as _;
 
 #[tokio::test]
 async fn what_is_too_long_for_the_table_is_refused() {
-    for base in Base::each().await {
+    for base in MySqlBase::each().await {
         let (mut destination, start) = base.ready(Upsert).await;
         base.execute("alter table orders modify name varchar(4)").await;
         let offered = [row(1, "four", 1), row(2, "fiver", 2), row(3, "", 3)];
@@ -44,35 +19,8 @@ async fn what_is_too_long_for_the_table_is_refused() {
 }
 
 #[tokio::test]
-async fn every_refused_row_is_named_and_nothing_is_committed() {
-    for base in Base::each().await {
-        let (mut destination, start) = base.ready(Append).await;
-        base.execute("alter table orders add constraint low check (id % 1000 <> 7)").await;
-        let mut offered = rows(0..3_100);
-        offered[200].score = f64::NAN;
-        let found = refused(destination.write(&batch(&start, &offered)).await);
-        let bad: Vec<usize> = found.iter().map(|(row, _)| *row).collect();
-        assert_eq!(bad, [7, 200, 1_007, 2_007, 3_007]);
-        assert_eq!(found[1].1, "column score: it is no finite number");
-        assert!(found[0].1.contains("low"), "{}", found[0].1);
-        assert_eq!(base.count().await, 0);
-        assert_eq!(base.cursors().await, std::slice::from_ref(&start));
-
-        let masked: Vec<Row> = offered
-            .into_iter()
-            .enumerate()
-            .filter(|(row, _)| !bad.contains(row))
-            .map(|(_, row)| row)
-            .collect();
-        let cursor = written(destination.write(&batch(&start, &masked)).await);
-        assert_eq!(base.count().await, 3_095);
-        assert_eq!(cursor.counters.delivered, 3_095);
-    }
-}
-
-#[tokio::test]
 async fn an_upsert_never_touches_the_row_of_another_key() {
-    for base in Base::each().await {
+    for base in MySqlBase::each().await {
         let (mut destination, start) = base.ready(Upsert).await;
         let cursor = written(destination.write(&batch(&start, &[row(1, "a", 1)])).await);
         base.execute("create unique index other on orders (name(20))").await;
@@ -93,7 +41,7 @@ async fn an_upsert_never_touches_the_row_of_another_key() {
 
 #[tokio::test]
 async fn an_append_that_meets_another_unique_index_is_refused() {
-    for base in Base::each().await {
+    for base in MySqlBase::each().await {
         let (mut destination, start) = base.ready(Append).await;
         base.execute("create unique index other on orders (name(20))").await;
         let offered = [row(1, "a", 1), row(2, "b", 2), row(3, "a", 3)];
@@ -105,7 +53,7 @@ async fn an_append_that_meets_another_unique_index_is_refused() {
 
 #[tokio::test]
 async fn a_foreign_key_and_a_triggers_own_no_are_a_rows_fault() {
-    for base in Base::each().await {
+    for base in MySqlBase::each().await {
         let (mut destination, start) = base.ready(Append).await;
         base.execute(
             "create table users (id bigint primary key); insert into users values (8), (9); \
@@ -128,7 +76,7 @@ async fn a_foreign_key_and_a_triggers_own_no_are_a_rows_fault() {
 
 #[tokio::test]
 async fn what_does_not_fit_into_a_packet_is_refused_and_the_largest_that_does_goes_in() {
-    for base in Base::each().await {
+    for base in MySqlBase::each().await {
         let (mut destination, start) = base.ready(Append).await;
         let most = base.lines("select @@max_allowed_packet").await.parse::<usize>().unwrap();
         let mut offered = rows(0..3);
@@ -145,7 +93,7 @@ async fn what_does_not_fit_into_a_packet_is_refused_and_the_largest_that_does_go
 
 #[tokio::test]
 async fn a_table_that_is_gone_blames_no_row() {
-    for base in Base::each().await {
+    for base in MySqlBase::each().await {
         let (mut destination, start) = base.ready(Append).await;
         base.execute("drop table orders").await;
         let failure = destination.write(&batch(&start, &rows(0..3))).await.unwrap_err();

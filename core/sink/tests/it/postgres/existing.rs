@@ -1,13 +1,13 @@
 //! Tables, roles and servers that do not fit are refused before anything is written, with what to do.
 
 use garam_sink::postgres::Mode::{self, Append, Update, Upsert};
-use garam_sink::postgres::{PostgresConfig, Url};
+use garam_sink::postgres::Url;
 use garam_sink::sqlite::{Create, Readiness};
 use garam_stage::FailureKind;
-use garam_stage::contract::OneOrMany;
 
-use super::server::Base;
+use super::server::PgBase;
 use crate::fixture::{batch, rows, schema, written};
+use crate::servers::Base as _;
 
 const SYSTEM: &str = "_host text, _path text, _origin bytea, _position numeric, _ordinal int, _version bytea, \
 _event_time timestamptz, _ingest_time timestamptz";
@@ -16,7 +16,7 @@ const CONTRACT: &str =
 
 /// What is said about a table that `sql` makes.
 async fn said(mode: Mode, sql: &str) -> String {
-    let base = Base::new().await;
+    let base = PgBase::new().await;
     base.execute(sql).await;
     let failure = base.destination(mode).prepare().await.unwrap_err();
     assert_eq!(base.lines("select to_regclass('_garam_cursors')").await, "NULL", "{failure}");
@@ -25,12 +25,12 @@ async fn said(mode: Mode, sql: &str) -> String {
 
 #[tokio::test]
 async fn a_table_somebody_made_is_used_as_it_is() {
-    let base = Base::new().await;
+    let base = PgBase::new().await;
     let wider =
         "id numeric primary key, name varchar, amount numeric, score float8, at timestamptz(6)";
     let more = "note text not null default '', serial bigint generated always as identity";
     base.execute(&format!("create table orders ({more}, {SYSTEM}, {wider})")).await;
-    assert_eq!(base.config(Upsert).connect(&schema()).await.unwrap(), Readiness::Ready);
+    assert_eq!(base.sink(&base.config(Upsert)).connect(&schema()).await.unwrap(), Readiness::Ready);
     let (mut destination, start) = base.ready(Upsert).await;
     written(destination.write(&batch(&start, &rows(0..3))).await);
     assert_eq!(base.lines("select count(*), sum(amount) from orders").await, "3 | 3.15");
@@ -38,7 +38,7 @@ async fn a_table_somebody_made_is_used_as_it_is() {
 
 #[tokio::test]
 async fn a_partitioned_table_is_a_table() {
-    let base = Base::new().await;
+    let base = PgBase::new().await;
     base.execute(&format!(
         "create table orders ({CONTRACT}, {SYSTEM}) partition by hash (id); \
          create table o0 partition of orders for values with (modulus 2, remainder 0); \
@@ -114,14 +114,14 @@ async fn tables_that_would_lose_or_change_rows_are_refused() {
 
 #[tokio::test]
 async fn a_table_that_is_not_there_is_made_only_where_that_is_wanted() {
-    let base = Base::new().await;
+    let base = PgBase::new().await;
     let mut config = base.config(Upsert);
-    let found = config.connect(&schema()).await.unwrap();
+    let found = base.sink(&config).connect(&schema()).await.unwrap();
     assert_eq!(found, Readiness::TableWillBeCreated);
     config.create = Create::Never;
     for failure in [
-        config.connect(&schema()).await.unwrap_err(),
-        config.build(&schema()).unwrap().prepare().await.unwrap_err(),
+        base.sink(&config).connect(&schema()).await.unwrap_err(),
+        base.sink(&config).build(&schema()).unwrap().prepare().await.unwrap_err(),
     ] {
         assert_eq!(failure.kind, FailureKind::Schema);
         let text = failure.to_string();
@@ -129,14 +129,14 @@ async fn a_table_that_is_not_there_is_made_only_where_that_is_wanted() {
     }
     assert_eq!(base.lines("select to_regclass('orders')").await, "NULL");
     // What it says works.
-    let text = config.connect(&schema()).await.unwrap_err().to_string();
+    let text = base.sink(&config).connect(&schema()).await.unwrap_err().to_string();
     base.execute(text.split_once('\n').unwrap().1).await;
-    assert_eq!(config.connect(&schema()).await.unwrap(), Readiness::Ready);
+    assert_eq!(base.sink(&config).connect(&schema()).await.unwrap(), Readiness::Ready);
 }
 
 #[tokio::test]
 async fn missing_rights_are_named_with_the_grant() {
-    let base = Base::new().await;
+    let base = PgBase::new().await;
     base.execute_as_owner(&format!(
         "create table {0}.orders ({CONTRACT}, {SYSTEM}); grant select, insert on {0}.orders to garam",
         base.schema
@@ -149,7 +149,7 @@ async fn missing_rights_are_named_with_the_grant() {
         "role garam may not update table orders: grant update on \"orders\" to \"garam\""
     );
 
-    let base = Base::new().await;
+    let base = PgBase::new().await;
     base.execute_as_owner(&format!(
         "alter schema {0} owner to postgres; grant usage on schema {0} to garam",
         base.schema
@@ -163,22 +163,22 @@ async fn missing_rights_are_named_with_the_grant() {
 
 #[tokio::test]
 async fn a_server_that_cannot_keep_the_promise_is_refused() {
-    let base = Base::new().await;
+    let base = PgBase::new().await;
     base.execute_as_owner("create role reader login password 'garam'; alter role reader set default_transaction_read_only = on").await;
     let mut config = base.config(Append);
-    config.url = Some(Url(base.url(base.port).replace("garam:garam", "reader:garam")));
-    let failure = config.connect(&schema()).await.unwrap_err();
+    config.url = Some(Url(base.url(base.port()).replace("garam:garam", "reader:garam")));
+    let failure = base.sink(&config).connect(&schema()).await.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Refused);
     assert!(failure.to_string().contains("transactions are read-only for this role"), "{failure}");
 }
 
 #[tokio::test]
 async fn commits_are_durable_whatever_the_role_says() {
-    let base = Base::new().await;
+    let base = PgBase::new().await;
     base.execute_as_owner("create role hasty login superuser password 'garam'; alter role hasty set synchronous_commit = off").await;
     let mut config = base.config(Append);
-    config.url = Some(Url(base.url(base.port).replace("garam:garam", "hasty:garam")));
-    let (mut destination, start) = base.ready_with(config).await;
+    config.url = Some(Url(base.url(base.port()).replace("garam:garam", "hasty:garam")));
+    let (mut destination, start) = base.ready_with(&config).await;
     base.execute_as_owner(&format!(
         "create function {0}.told() returns trigger language plpgsql as $$ begin \
          new.name = current_setting('synchronous_commit'); return new; end $$; \
@@ -189,70 +189,4 @@ async fn commits_are_durable_whatever_the_role_says() {
     .await;
     written(destination.write(&batch(&start, &rows(0..1))).await);
     assert_eq!(base.lines("select name from orders").await, "on");
-}
-
-#[tokio::test]
-async fn configurations_that_cannot_work_are_refused_without_a_server() {
-    let good = PostgresConfig {
-        url_file: None,
-        url: Some(Url("postgres://u:secret@db.example:5433/shop".into())),
-        password_file: None,
-        table: "sales.orders".into(),
-        mode: None,
-        key: Some(OneOrMany::One("id".into())),
-        version: None,
-        create: Create::Never,
-        statement_timeout: std::time::Duration::from_secs(60),
-    };
-    assert_eq!(good.label(), "postgres db.example:5433/shop table sales.orders");
-    assert!(!format!("{good:?}").contains("secret"));
-    good.check(&schema()).unwrap();
-    let key = |name: &str| Some(OneOrMany::One(name.into()));
-    let guard = |name: &str| PostgresConfig { version: Some(name.into()), ..good.clone() };
-    let cases = [
-        (PostgresConfig { url: None, ..good.clone() }, "exactly one of url_file and url"),
-        (
-            PostgresConfig { url_file: Some("x".into()), ..good.clone() },
-            "exactly one of url_file and url",
-        ),
-        (
-            PostgresConfig { url: Some(Url("mysql://h/db".into())), ..good.clone() },
-            "url holds no PostgreSQL address",
-        ),
-        (
-            PostgresConfig { table: "a.b.c".into(), ..good.clone() },
-            "table name \"a.b.c\" cannot be used",
-        ),
-        (PostgresConfig { table: "x\";drop".into(), ..good.clone() }, "cannot be used"),
-        (PostgresConfig { table: "o".repeat(64), ..good.clone() }, "cannot be used"),
-        (PostgresConfig { table: "_garam_cursors".into(), ..good.clone() }, "cannot be used"),
-        (
-            PostgresConfig { key: key("nothing"), ..good.clone() },
-            "key column nothing is no column of the rows",
-        ),
-        (PostgresConfig { key: key("name"), ..good.clone() }, "key column name may be null"),
-        (
-            PostgresConfig { key: None, mode: Some(Mode::Ignore), ..good.clone() },
-            "mode \"ignore\" needs key",
-        ),
-        (
-            PostgresConfig { mode: Some(Append), ..good.clone() },
-            "mode \"append\" keeps every record",
-        ),
-        (
-            PostgresConfig { mode: Some(Mode::Insert), ..guard("id") },
-            "version has no meaning in mode \"insert\"",
-        ),
-        (guard("_version"), "files of many hosts have no order of their own"),
-        (guard("_ordinal"), "version column _ordinal is no column of the contract"),
-        (guard("amount"), "version column amount may be null"),
-        (
-            PostgresConfig { statement_timeout: std::time::Duration::ZERO, ..good.clone() },
-            "out of bounds: 1s to 1h",
-        ),
-    ];
-    for (config, expect) in cases {
-        let found = config.check(&schema()).unwrap_err().to_string();
-        assert!(found.contains(expect), "{found}\nnot: {expect}");
-    }
 }

@@ -1,12 +1,9 @@
-//! The PostgreSQL destination against a real server, started once for all tests.
+//! What only PostgreSQL has, against a real server.
 
-mod cursor;
 mod existing;
 mod faults;
-mod guard;
-mod modes;
 mod refusal;
-mod server;
+pub(crate) mod server;
 mod tls;
 mod types;
-mod write;
+mod values;

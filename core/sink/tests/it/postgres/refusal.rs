@@ -3,61 +3,13 @@
 use garam_sink::postgres::Mode::{Append, Upsert};
 use garam_stage::FailureKind;
 
-use super::server::Base;
-use crate::fixture::{Row, batch, first_cursor, refused, row, rows, written};
-
-#[tokio::test]
-async fn every_refused_row_is_named_and_nothing_is_committed() {
-    let base = Base::new().await;
-    let (mut destination, start) = base.ready(Append).await;
-    base.execute("alter table orders add constraint low check (id % 1000 <> 7)").await;
-    let mut offered = rows(0..3_100);
-    offered[200].name = Some("with a \0 inside".into());
-    let found = refused(destination.write(&batch(&start, &offered)).await);
-    let detail = "new row for relation \"orders\" violates check constraint \"low\"";
-    let zero = "column name: it contains a zero character";
-    let expect = [(7, detail), (200, zero), (1_007, detail), (2_007, detail), (3_007, detail)];
-    assert_eq!(found, expect.map(|(row, detail)| (row, detail.to_owned())));
-    assert_eq!(base.count().await, 0);
-    assert_eq!(base.cursors().await, std::slice::from_ref(&start));
-
-    let bad: Vec<usize> = found.iter().map(|(row, _)| *row).collect();
-    let masked: Vec<Row> = offered
-        .into_iter()
-        .enumerate()
-        .filter(|(row, _)| !bad.contains(row))
-        .map(|(_, row)| row)
-        .collect();
-    let cursor = written(destination.write(&batch(&start, &masked)).await);
-    assert_eq!(base.count().await, 3_095);
-    assert_eq!(cursor.counters.delivered, 3_095);
-}
-
-#[tokio::test]
-async fn rows_hidden_behind_a_refused_row_of_their_key_are_found_too() {
-    let base = Base::new().await;
-    let (mut destination, start) = base.ready(Upsert).await;
-    base.execute("alter table orders add check (name not like 'bad%')").await;
-    let offered = [
-        row(1, "bad hidden for ever", 1),
-        row(1, "good", 2),
-        row(1, "bad last", 3),
-        row(2, "bad first", 4),
-        row(2, "bad second", 5),
-        row(3, "bad superseded", 6),
-        row(3, "fine", 7),
-    ];
-    let found = refused(destination.write(&batch(&start, &offered)).await);
-    // Row 0 and row 5 are superseded by rows that are accepted, so they stand in nobody's way.
-    assert_eq!(found.iter().map(|(row, _)| *row).collect::<Vec<_>>(), [2, 3, 4]);
-    let masked = [0, 1, 5, 6].map(|i: usize| offered[i].clone());
-    written(destination.write(&batch(&start, &masked)).await);
-    assert_eq!(base.lines("select id, name from orders order by id").await, "1 | good\n3 | fine");
-}
+use super::server::PgBase;
+use crate::fixture::{batch, first_cursor, refused, row, rows, written};
+use crate::servers::Base as _;
 
 #[tokio::test]
 async fn what_is_too_long_for_the_table_is_refused() {
-    let base = Base::new().await;
+    let base = PgBase::new().await;
     let (mut destination, start) = base.ready(Upsert).await;
     base.execute("alter table orders alter name type varchar(4)").await;
     let offered = [row(1, "four", 1), row(2, "fiver", 2), row(3, "", 3)];
@@ -67,7 +19,7 @@ async fn what_is_too_long_for_the_table_is_refused() {
 
 #[tokio::test]
 async fn a_row_that_meets_another_unique_index_is_refused() {
-    let base = Base::new().await;
+    let base = PgBase::new().await;
     for mode in [Append, Upsert] {
         base.execute("drop table if exists orders, _garam_cursors").await;
         let (mut destination, start) = base.ready(mode).await;
@@ -81,7 +33,7 @@ async fn a_row_that_meets_another_unique_index_is_refused() {
 
 #[tokio::test]
 async fn a_constraint_that_is_checked_at_commit_names_its_row_too() {
-    let base = Base::new().await;
+    let base = PgBase::new().await;
     let (mut destination, start) = base.ready(Append).await;
     base.execute(
         "create table users (id bigint primary key); insert into users select generate_series(0, 9); \
@@ -96,7 +48,7 @@ async fn a_constraint_that_is_checked_at_commit_names_its_row_too() {
 
 #[tokio::test]
 async fn a_triggers_own_no_is_a_rows_fault() {
-    let base = Base::new().await;
+    let base = PgBase::new().await;
     let (mut destination, start) = base.ready(Append).await;
     base.execute(
         "create function picky() returns trigger language plpgsql as $$ begin \
@@ -111,7 +63,7 @@ async fn a_triggers_own_no_is_a_rows_fault() {
 #[tokio::test]
 async fn a_trigger_that_drops_rows_silently_is_noticed() {
     for mode in [Append, Upsert] {
-        let base = Base::new().await;
+        let base = PgBase::new().await;
         let (mut destination, start) = base.ready(mode).await;
         base.execute(
             "create function quiet() returns trigger language plpgsql as $$ begin \
@@ -132,7 +84,7 @@ async fn a_trigger_that_drops_rows_silently_is_noticed() {
 
 #[tokio::test]
 async fn a_table_that_is_gone_blames_no_row() {
-    let base = Base::new().await;
+    let base = PgBase::new().await;
     let (mut destination, start) = base.ready(Append).await;
     base.execute("drop table orders").await;
     let failure = destination.write(&batch(&start, &rows(0..3))).await.unwrap_err();

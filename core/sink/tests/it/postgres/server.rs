@@ -1,169 +1,79 @@
-//! A real server from the testbed, and a schema of its own for each test.
-//!
-//! One server serves the whole binary and ends with it; a test that breaks its server starts another. A machine that cannot
-//! have one fails the tests: without a server nothing here is proved.
+//! A schema of its own for each test at a PostgreSQL server.
 
-use std::io::Write as _;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use garam_sink::postgres::{Mode, PostgresConfig, Url};
-use garam_sink::sqlite::Create;
-use garam_stage::contract::OneOrMany;
-use garam_stage::{Cursor, Destination};
+use garam_sink::{PostgresConfig, ServerConfig, SinkConfig};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, PgConnection, Row as _, ValueRef as _};
 
-use crate::fixture::{first_cursor, schema};
+use crate::fixture::Row;
+use crate::servers::Base;
+use crate::testbed::{Kind, Server, next, shared};
 
-const TESTBED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../soak-tests/testbed/postgres");
-
-pub(crate) struct Server {
-    folder: PathBuf,
-    pub(crate) port: u16,
-}
-
-/// The server that all tests share.
-pub(crate) fn shared() -> &'static Server {
-    static SHARED: OnceLock<Server> = OnceLock::new();
-    SHARED.get_or_init(Server::start)
-}
-
-fn next() -> u32 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
-impl Server {
-    pub(crate) fn start() -> Self {
-        let name = format!("garam-sink-postgres-{}-{}", std::process::id(), next());
-        let folder = std::env::temp_dir().join(name);
-        std::fs::create_dir(&folder).unwrap();
-        std::fs::write(folder.join("throwaway"), "").unwrap();
-        let owner = std::process::id().to_string();
-        let said = testbed("start", &folder, &[&owner]);
-        let said: serde_json::Value = serde_json::from_str(&said).unwrap();
-        let port = u16::try_from(said["port"].as_u64().unwrap()).unwrap();
-        Self { folder, port }
-    }
-
-    /// As a power cut would end it.
-    pub(crate) fn kill(&self) {
-        testbed("kill", &self.folder, &[]);
-    }
-
-    /// Gives the server a certificate and the key to it; it reads them when it starts next.
-    pub(crate) fn certify(&self, certificate: &str, key: &str) {
-        let data = self.folder.join("data");
-        let owner = std::fs::metadata(&data).unwrap();
-        for (name, text) in [("server.crt", certificate), ("server.key", key)] {
-            let path = data.join(name);
-            std::fs::write(&path, text).unwrap();
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-            chown(&path, Some(owner.uid()), Some(owner.gid())).unwrap();
-        }
-        let mut settings =
-            std::fs::OpenOptions::new().append(true).open(data.join("postgresql.conf")).unwrap();
-        settings.write_all(b"ssl = on\n").unwrap();
-    }
-
-    pub(crate) fn start_again(&self) {
-        testbed("start", &self.folder, &[&std::process::id().to_string()]);
-    }
-}
-
-fn testbed(verb: &str, folder: &Path, more: &[&str]) -> String {
-    let done = Command::new(TESTBED).arg(verb).arg(folder).args(more).output().unwrap();
-    let errors = String::from_utf8_lossy(&done.stderr);
-    assert!(done.status.success(), "no PostgreSQL server to test against: {errors}");
-    String::from_utf8(done.stdout).unwrap()
-}
-
-/// A schema of a server.
-pub(crate) struct Base {
-    pub(crate) port: u16,
+pub(crate) struct PgBase {
+    port: u16,
     pub(crate) schema: String,
 }
 
-impl Base {
+impl PgBase {
     pub(crate) async fn new() -> Self {
-        Self::on(shared()).await
+        Self::on(shared(Kind::Postgres)).await
     }
+}
 
-    pub(crate) async fn on(server: &Server) -> Self {
+impl Base for PgBase {
+    type Connection = PgConnection;
+
+    const OWNER: &str = "postgres";
+    const COUNTS: &[i64] = &[0, 1, 1_999, 2_000, 2_001, 4_100];
+    const LET_ID_BE_NULL: &str = "alter table orders alter id drop not null";
+    const NO_SUCH_DATE: &str = "column day: it is outside 4714 BC to 5874897";
+    const NO_SUCH_TIMESTAMP: &str = "column at: it is before 4714 BC";
+
+    async fn on(server: &Server) -> Self {
         let base = Self { port: server.port, schema: format!("test_{}", next()) };
         base.execute(&format!("create schema {}", base.schema)).await;
         base
     }
 
-    pub(crate) fn url(&self, port: u16) -> String {
+    fn kind(&self) -> Kind {
+        Kind::Postgres
+    }
+
+    fn port(&self) -> u16 {
+        self.port
+    }
+
+    fn name(&self) -> &str {
+        &self.schema
+    }
+
+    fn database(&self) -> &str {
+        "garam"
+    }
+
+    fn url(&self, port: u16) -> String {
         let schema = &self.schema;
         let options = format!("application_name={schema}&options=-csearch_path%3D{schema}");
         format!("postgres://garam:garam@127.0.0.1:{port}/garam?{options}")
     }
 
-    pub(crate) fn config(&self, mode: Mode) -> PostgresConfig {
-        PostgresConfig {
-            url_file: None,
-            url: Some(Url(self.url(self.port))),
-            password_file: None,
-            table: "orders".into(),
-            mode: Some(mode),
-            key: (mode != Mode::Append).then(|| OneOrMany::One("id".into())),
-            version: None,
-            create: Create::Missing,
-            statement_timeout: Duration::from_secs(60),
-        }
+    fn sink(&self, config: &ServerConfig) -> SinkConfig {
+        SinkConfig::Postgres(Box::new(PostgresConfig(config.clone())))
     }
 
-    pub(crate) fn destination(&self, mode: Mode) -> Box<dyn Destination> {
-        self.config(mode).build(&schema()).unwrap()
-    }
-
-    /// A prepared destination and its first cursor.
-    pub(crate) async fn ready(&self, mode: Mode) -> (Box<dyn Destination>, Cursor) {
-        self.ready_with(self.config(mode)).await
-    }
-
-    pub(crate) async fn ready_with(
-        &self,
-        config: PostgresConfig,
-    ) -> (Box<dyn Destination>, Cursor) {
-        let mut destination = config.build(&schema()).unwrap();
-        destination.prepare().await.unwrap();
-        let cursor = first_cursor();
-        destination.begin(&cursor).await.unwrap();
-        (destination, cursor)
-    }
-
-    /// Another one's connection.
-    pub(crate) async fn connection(&self) -> PgConnection {
-        self.connection_as("garam").await
-    }
-
-    pub(crate) async fn connection_as(&self, role: &str) -> PgConnection {
+    async fn connection_as(&self, role: &str) -> PgConnection {
         let url = self.url(self.port);
         url.parse::<PgConnectOptions>().unwrap().username(role).connect().await.unwrap()
     }
 
-    /// Runs SQL as somebody else would.
-    pub(crate) async fn execute(&self, sql: &str) {
-        run(&mut self.connection().await, sql).await;
+    async fn run(connection: &mut PgConnection, sql: &str) {
+        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(connection).await.unwrap();
     }
 
-    /// Runs SQL as the server's owner.
-    pub(crate) async fn execute_as_owner(&self, sql: &str) {
-        run(&mut self.connection_as("postgres").await, sql).await;
-    }
-
-    /// A query's rows as lines of text, as the server writes them.
-    pub(crate) async fn lines(&self, sql: &str) -> String {
+    async fn lines(&self, sql: &str) -> String {
         let mut connection = self.connection().await;
-        run(&mut connection, "set timezone = 'UTC'").await;
+        Self::run(&mut connection, "set timezone = 'UTC'").await;
         let rows = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).fetch_all(&mut connection).await;
         let line = |row: &sqlx::postgres::PgRow| {
             let cell = |i: usize| {
@@ -175,15 +85,35 @@ impl Base {
         rows.unwrap().iter().map(line).collect::<Vec<_>>().join("\n")
     }
 
-    pub(crate) async fn count(&self) -> usize {
-        self.lines("select count(*) from orders").await.parse().unwrap()
+    async fn somebody_waits(&self) {
+        let sql = format!(
+            "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and application_name = '{}'",
+            self.schema
+        );
+        while self.lines(&sql).await == "0" {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
-    pub(crate) async fn cursors(&self) -> Vec<Cursor> {
-        self.config(Mode::Append).read_cursors().await.unwrap()
+    async fn close_idle(&self) {
+        self.execute_as_owner(&format!(
+            "select pg_terminate_backend(pid) from pg_stat_activity where application_name = '{}' and query = 'COMMIT'",
+            self.schema
+        ))
+        .await;
     }
-}
 
-pub(crate) async fn run(connection: &mut PgConnection, sql: &str) {
-    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(connection).await.unwrap();
+    fn assert_duplicate(detail: &str) {
+        assert_eq!(detail, "duplicate key value violates unique constraint \"orders_pkey\"");
+    }
+
+    fn assert_violates_low(detail: &str) {
+        let expect = "new row for relation \"orders\" violates check constraint \"low\"";
+        assert_eq!(detail, expect);
+    }
+
+    fn spoil(row: &mut Row) -> &'static str {
+        row.name = Some("with a \0 inside".into());
+        "column name: it contains a zero character"
+    }
 }

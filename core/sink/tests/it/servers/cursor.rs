@@ -3,15 +3,24 @@
 use std::collections::BTreeMap;
 
 use garam_proto::{Incarnation, LogOffset};
-use garam_sink::postgres::Mode::Append;
+use garam_sink::mysql::Mode::Append;
 use garam_stage::{Counters, Cursor, FailureKind, PlanId, SlotRange};
 
-use super::server::Base;
+use super::Base;
 use crate::fixture::{batch, first_cursor, rows, written};
 
-#[tokio::test]
-async fn a_cursor_keeps_every_field() {
-    let base = Base::new().await;
+at_every_server!(
+    a_cursor_keeps_every_field,
+    what_a_bigint_cannot_hold_is_refused,
+    there_is_no_cursor_before_the_first,
+    a_writer_of_an_older_epoch_writes_nothing,
+    a_batch_that_does_not_begin_at_the_cursor_writes_nothing,
+    a_destination_restored_to_an_older_state_goes_on_from_there,
+    an_edited_cursor_is_named_not_guessed,
+    a_cursor_table_of_another_version_is_left_alone,
+);
+
+async fn a_cursor_keeps_every_field(base: impl Base) {
     let mut destination = base.destination(Append);
     destination.prepare().await.unwrap();
     let mut full = Cursor {
@@ -43,9 +52,7 @@ async fn a_cursor_keeps_every_field() {
     assert_eq!(taken, Cursor { epoch: 101, ..full });
 }
 
-#[tokio::test]
-async fn what_a_bigint_cannot_hold_is_refused() {
-    let base = Base::new().await;
+async fn what_a_bigint_cannot_hold_is_refused(base: impl Base) {
     let mut destination = base.destination(Append);
     destination.prepare().await.unwrap();
     let cursor = Cursor { next: LogOffset(1 << 63), ..first_cursor() };
@@ -57,9 +64,7 @@ async fn what_a_bigint_cannot_hold_is_refused() {
     assert_eq!(base.cursors().await, []);
 }
 
-#[tokio::test]
-async fn there_is_no_cursor_before_the_first() {
-    let base = Base::new().await;
+async fn there_is_no_cursor_before_the_first(base: impl Base) {
     assert_eq!(base.cursors().await, []);
     let mut destination = base.destination(Append);
     destination.prepare().await.unwrap();
@@ -71,9 +76,7 @@ async fn there_is_no_cursor_before_the_first() {
     assert_eq!(failure.kind, FailureKind::Fenced);
 }
 
-#[tokio::test]
-async fn a_writer_of_an_older_epoch_writes_nothing() {
-    let base = Base::new().await;
+async fn a_writer_of_an_older_epoch_writes_nothing(base: impl Base) {
     let (mut old, start) = base.ready(Append).await;
     let mut new = base.destination(Append);
     let taken = new.take_over(&start.key, start.epoch).await.unwrap().unwrap();
@@ -90,9 +93,7 @@ async fn a_writer_of_an_older_epoch_writes_nothing() {
     assert_eq!(base.count().await, 5);
 }
 
-#[tokio::test]
-async fn a_batch_that_does_not_begin_at_the_cursor_writes_nothing() {
-    let base = Base::new().await;
+async fn a_batch_that_does_not_begin_at_the_cursor_writes_nothing(base: impl Base) {
     let (mut destination, start) = base.ready(Append).await;
     let first = batch(&start, &rows(0..5));
     let cursor = written(destination.write(&first).await);
@@ -107,9 +108,7 @@ async fn a_batch_that_does_not_begin_at_the_cursor_writes_nothing() {
     assert_eq!(base.cursors().await, [cursor]);
 }
 
-#[tokio::test]
-async fn a_destination_restored_to_an_older_state_goes_on_from_there() {
-    let base = Base::new().await;
+async fn a_destination_restored_to_an_older_state_goes_on_from_there(base: impl Base) {
     let (mut destination, start) = base.ready(Append).await;
     let first = written(destination.write(&batch(&start, &rows(0..5))).await);
     base.execute("create table kept as select * from orders; create table place as select * from _garam_cursors").await;
@@ -127,20 +126,16 @@ async fn a_destination_restored_to_an_older_state_goes_on_from_there() {
     assert_eq!(base.lines("select count(*), count(distinct id) from orders").await, "9 | 9");
 }
 
-#[tokio::test]
-async fn an_edited_cursor_is_named_not_guessed() {
-    let base = Base::new().await;
+async fn an_edited_cursor_is_named_not_guessed(base: impl Base) {
     let (mut destination, start) = base.ready(Append).await;
     base.execute("update _garam_cursors set next = -1").await;
     let failure = destination.take_over(&start.key, 0).await.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Corrupt);
-    let place = format!("127.0.0.1:{}/garam", base.port);
+    let place = format!("127.0.0.1:{}/{}", base.port(), base.database());
     assert_eq!(failure.to_string(), format!("cursor column next at {place} holds -1"));
 }
 
-#[tokio::test]
-async fn a_cursor_table_of_another_version_is_left_alone() {
-    let base = Base::new().await;
+async fn a_cursor_table_of_another_version_is_left_alone(base: impl Base) {
     base.execute("create table _garam_cursors (pipeline text, next integer, shape text)").await;
     let failure = base.destination(Append).prepare().await.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Schema);

@@ -1,15 +1,22 @@
 //! An older record never overwrites a newer row, and is counted.
 
-use garam_sink::postgres::Mode::{self, Update, Upsert};
-use garam_sink::postgres::PostgresConfig;
+use garam_sink::ServerConfig;
+use garam_sink::mysql::Mode::{self, Update, Upsert};
 use garam_stage::contract::OneOrMany;
 
-use super::server::Base;
+use super::Base;
 use crate::fixture::{batch, refused, row, schema, written};
 
+at_every_server!(
+    an_older_record_changes_nothing_and_is_counted,
+    a_row_without_a_version_is_older_than_any,
+    update_tells_stale_from_missing,
+    the_version_before_a_refused_one_is_found,
+);
+
 /// The fixture's rows with `name` as key and `id` as version.
-fn guarded(base: &Base, mode: Mode) -> PostgresConfig {
-    PostgresConfig {
+fn guarded(base: &impl Base, mode: Mode) -> ServerConfig {
+    ServerConfig {
         key: Some(OneOrMany::One("name".into())),
         version: Some("id".into()),
         ..base.config(mode)
@@ -26,15 +33,10 @@ fn strict() -> arrow_schema::SchemaRef {
     arrow_schema::Schema::new(schema.fields().iter().map(strict).collect::<Vec<_>>()).into()
 }
 
-const SHOW: &str = "select name, id from orders order by name collate \"C\"";
+const SHOW: &str = "select name, id from orders order by name";
 
-#[tokio::test]
-async fn an_older_record_changes_nothing_and_is_counted() {
-    let base = Base::new().await;
-    let mut destination = guarded(&base, Upsert).build(&strict()).unwrap();
-    destination.prepare().await.unwrap();
-    let start = crate::fixture::first_cursor();
-    destination.begin(&start).await.unwrap();
+async fn an_older_record_changes_nothing_and_is_counted(base: impl Base) {
+    let (mut destination, start) = base.ready_for(&guarded(&base, Upsert), strict()).await;
 
     // Inside a batch: 5 beats 3 though 3 comes later; 7 comes twice.
     let first = [row(5, "a", 1), row(3, "a", 2), row(7, "b", 3), row(7, "b", 4), row(1, "c", 5)];
@@ -54,29 +56,20 @@ async fn an_older_record_changes_nothing_and_is_counted() {
     assert!(cursor.counters.balanced());
 }
 
-#[tokio::test]
-async fn a_row_without_a_version_is_older_than_any() {
-    let base = Base::new().await;
-    let mut destination = guarded(&base, Upsert).build(&strict()).unwrap();
-    destination.prepare().await.unwrap();
-    let start = crate::fixture::first_cursor();
-    destination.begin(&start).await.unwrap();
+async fn a_row_without_a_version_is_older_than_any<B: Base>(base: B) {
+    let (mut destination, start) = base.ready_for(&guarded(&base, Upsert), strict()).await;
     let cursor = written(destination.write(&batch(&start, &[row(5, "a", 1)])).await);
-    base.execute("alter table orders alter id drop not null; update orders set id = null").await;
+    base.execute(B::LET_ID_BE_NULL).await;
+    base.execute("update orders set id = null").await;
     written(destination.write(&batch(&cursor, &[row(-3, "a", 2)])).await);
     assert_eq!(base.lines(SHOW).await, "a | -3");
 }
 
-#[tokio::test]
-async fn update_tells_stale_from_missing() {
-    let base = Base::new().await;
-    let mut destination = guarded(&base, Update).build(&strict()).unwrap();
-    destination.prepare().await.unwrap();
-    let start = crate::fixture::first_cursor();
-    destination.begin(&start).await.unwrap();
+async fn update_tells_stale_from_missing(base: impl Base) {
+    let (mut destination, start) = base.ready_for(&guarded(&base, Update), strict()).await;
     base.execute(
         "insert into orders (name, id, _host, _path, _origin, _position, _ordinal, _version, _ingest_time) \
-         select n, 10, '', '', '', 0, 0, '', now() from unnest(array['a', 'b']) as s(n)",
+         select n, 10, '', '', '', 0, 0, '', now() from (select 'a' as n union select 'b') as s",
     )
     .await;
     let offered = [row(11, "a", 1), row(9, "b", 2), row(12, "z", 3)];
@@ -87,13 +80,8 @@ async fn update_tells_stale_from_missing() {
     assert_eq!(cursor.counters.dropped.get("missing"), Some(&1));
 }
 
-#[tokio::test]
-async fn the_version_before_a_refused_one_is_found() {
-    let base = Base::new().await;
-    let mut destination = guarded(&base, Upsert).build(&strict()).unwrap();
-    destination.prepare().await.unwrap();
-    let start = crate::fixture::first_cursor();
-    destination.begin(&start).await.unwrap();
+async fn the_version_before_a_refused_one_is_found(base: impl Base) {
+    let (mut destination, start) = base.ready_for(&guarded(&base, Upsert), strict()).await;
     base.execute("alter table orders add check (id <> 8 and id <> 7)").await;
     let offered = [row(6, "a", 1), row(7, "a", 2), row(8, "a", 3)];
     let found = refused(destination.write(&batch(&start, &offered)).await);

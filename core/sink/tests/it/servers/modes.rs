@@ -1,31 +1,34 @@
 //! What each mode does with a key that is there already, or is not.
 
-use garam_sink::postgres::Mode::{Ignore, Insert, Update};
+use garam_sink::mysql::Mode::{Ignore, Insert, Update, Upsert};
 
-use super::server::Base;
+use super::Base;
 use crate::fixture::{batch, refused, row, rows, written};
+
+at_every_server!(
+    insert_puts_a_key_aside_that_comes_again,
+    ignore_keeps_the_first_row_of_a_key_and_counts_the_others,
+    a_refused_first_row_gives_way_to_the_next_of_its_key,
+    update_changes_rows_that_are_there_and_counts_the_others,
+);
 
 const SHOW: &str = "select id, name from orders order by id";
 
-#[tokio::test]
-async fn insert_puts_a_key_aside_that_comes_again() {
-    let base = Base::new().await;
+async fn insert_puts_a_key_aside_that_comes_again<B: Base>(base: B) {
     let (mut destination, start) = base.ready(Insert).await;
     let cursor = written(destination.write(&batch(&start, &rows(0..3))).await);
     let offered = [row(7, "new", 70), row(1, "again", 71), row(7, "twice", 72)];
     let found = refused(destination.write(&batch(&cursor, &offered)).await);
     assert_eq!(found.iter().map(|(row, _)| *row).collect::<Vec<_>>(), [1, 2]);
     for (_, detail) in found {
-        assert_eq!(detail, "duplicate key value violates unique constraint \"orders_pkey\"");
+        B::assert_duplicate(&detail);
     }
     assert_eq!(base.count().await, 3);
     let cursor = written(destination.write(&batch(&cursor, &offered[..1])).await);
     assert_eq!(cursor.counters.delivered, 4);
 }
 
-#[tokio::test]
-async fn ignore_keeps_the_first_row_of_a_key_and_counts_the_others() {
-    let base = Base::new().await;
+async fn ignore_keeps_the_first_row_of_a_key_and_counts_the_others(base: impl Base) {
     let (mut destination, start) = base.ready(Ignore).await;
     let first = [row(1, "a", 1), row(2, "b", 2), row(1, "c", 3)];
     let cursor = written(destination.write(&batch(&start, &first)).await);
@@ -39,11 +42,9 @@ async fn ignore_keeps_the_first_row_of_a_key_and_counts_the_others() {
     assert_eq!(base.cursors().await, [cursor]);
 }
 
-#[tokio::test]
-async fn a_refused_first_row_gives_way_to_the_next_of_its_key() {
-    let base = Base::new().await;
+async fn a_refused_first_row_gives_way_to_the_next_of_its_key(base: impl Base) {
     base.ready(Ignore).await;
-    base.execute("alter table orders add check (name not like 'bad%')").await;
+    base.execute("alter table orders add constraint good check (name not like 'bad%')").await;
     let mut destination = base.destination(Ignore);
     let start = crate::fixture::first_cursor();
     let offered = [row(1, "bad a", 1), row(1, "bad b", 2), row(1, "good", 3)];
@@ -54,11 +55,9 @@ async fn a_refused_first_row_gives_way_to_the_next_of_its_key() {
     assert_eq!(cursor.counters.delivered, 1);
 }
 
-#[tokio::test]
-async fn update_changes_rows_that_are_there_and_counts_the_others() {
-    let base = Base::new().await;
+async fn update_changes_rows_that_are_there_and_counts_the_others(base: impl Base) {
     let (mut destination, start) = base.ready(Update).await;
-    let mut filler = base.destination(garam_sink::postgres::Mode::Upsert);
+    let mut filler = base.destination(Upsert);
     let mut other = start.clone();
     other.key.partition = 1;
     filler.begin(&other).await.unwrap();

@@ -1,39 +1,35 @@
 //! Rows and cursor go in together, once.
 
-use expect_test::expect;
-use garam_sink::postgres::Mode::{Append, Upsert};
+use garam_sink::mysql::Mode::{Append, Upsert};
 use garam_stage::Outcome;
 
-use super::server::Base;
+use super::Base;
 use crate::fixture::{Row, batch, first_cursor, row, rows, schema, written};
 
-#[tokio::test]
-async fn values_come_back_as_they_were() {
-    let base = Base::new().await;
-    let (mut destination, cursor) = base.ready(Append).await;
-    let mut second = row(-2, "O'Brien; drop table", u128::MAX);
-    second.name = None;
-    written(destination.write(&batch(&cursor, &[row(1, "가람", 3), second])).await);
-    expect![[r#"
-        1 | 가람 | 1.05 | 0.5 | 2026-11-23 23:24:04.123456+00 | web-1 | /var/log/app.log | \xabababababababababababababababababababababababababababababababab | 3 | 0 | \x0000000000000000000000000000000000000003 | 2026-11-23 23:24:04.123456+00 | 2026-11-23 23:24:05+00
-        -2 | NULL | -1.95 | 0.5 | 2026-11-23 23:24:04.123456+00 | web-1 | /var/log/app.log | \xabababababababababababababababababababababababababababababababab | 340282366920938463463374607431768211455 | 0 | \x00000000ffffffffffffffffffffffffffffffff | 2026-11-23 23:24:04.123456+00 | 2026-11-23 23:24:05+00"#]]
-    .assert_eq(&base.lines("select * from orders").await);
-}
+at_every_server!(
+    preparing_again_finds_the_table_as_it_should_be,
+    every_number_of_rows_goes_in_once,
+    a_rewound_cursor_repeats_nothing_and_counts_it,
+    records_of_several_rows_are_counted_as_records,
+    the_last_row_of_a_key_wins_inside_a_batch_and_across_batches,
+    an_empty_batch_moves_the_cursor_alone,
+    a_rehearsal_leaves_nothing,
+    several_pipelines_make_their_tables_at_the_same_moment,
+    a_table_can_be_in_a_schema_of_its_own,
+);
 
-#[tokio::test]
-async fn preparing_again_finds_the_table_as_it_should_be() {
+async fn preparing_again_finds_the_table_as_it_should_be(place: impl Base) {
     for mode in [Append, Upsert] {
-        let base = Base::new().await;
+        let base = place.another().await;
         base.ready(mode).await;
         base.destination(mode).prepare().await.unwrap();
         assert_eq!(base.cursors().await, [first_cursor()]);
     }
 }
 
-#[tokio::test]
-async fn every_number_of_rows_goes_in_once() {
-    for count in [0, 1, 1_999, 2_000, 2_001, 4_100] {
-        let base = Base::new().await;
+async fn every_number_of_rows_goes_in_once<B: Base>(place: B) {
+    for &count in B::COUNTS {
+        let base = place.another().await;
         let (mut destination, cursor) = base.ready(Append).await;
         let stored = written(destination.write(&batch(&cursor, &rows(0..count))).await);
         let found =
@@ -43,9 +39,7 @@ async fn every_number_of_rows_goes_in_once() {
     }
 }
 
-#[tokio::test]
-async fn a_rewound_cursor_repeats_nothing_and_counts_it() {
-    let base = Base::new().await;
+async fn a_rewound_cursor_repeats_nothing_and_counts_it(base: impl Base) {
     let (mut destination, start) = base.ready(Append).await;
     written(destination.write(&batch(&start, &rows(0..200))).await);
     base.execute("update _garam_cursors set next = 0").await;
@@ -65,9 +59,7 @@ async fn a_rewound_cursor_repeats_nothing_and_counts_it() {
     assert_eq!(again.counters.delivered, 34);
 }
 
-#[tokio::test]
-async fn records_of_several_rows_are_counted_as_records() {
-    let base = Base::new().await;
+async fn records_of_several_rows_are_counted_as_records(base: impl Base) {
     let (mut destination, start) = base.ready(Append).await;
     let mut several = rows(0..3);
     for (id, ordinal) in [(10, 1), (11, 2)] {
@@ -85,9 +77,7 @@ async fn records_of_several_rows_are_counted_as_records() {
     assert_eq!(base.count().await, 5);
 }
 
-#[tokio::test]
-async fn the_last_row_of_a_key_wins_inside_a_batch_and_across_batches() {
-    let base = Base::new().await;
+async fn the_last_row_of_a_key_wins_inside_a_batch_and_across_batches(base: impl Base) {
     let (mut destination, start) = base.ready(Upsert).await;
     let first = [row(1, "a", 1), row(2, "b", 2), row(1, "c", 3), row(1, "d", 4), row(3, "e", 5)];
     let cursor = written(destination.write(&batch(&start, &first)).await);
@@ -101,9 +91,7 @@ async fn the_last_row_of_a_key_wins_inside_a_batch_and_across_batches() {
     assert_eq!(cursor.next.0, 2);
 }
 
-#[tokio::test]
-async fn an_empty_batch_moves_the_cursor_alone() {
-    let base = Base::new().await;
+async fn an_empty_batch_moves_the_cursor_alone(base: impl Base) {
     let (mut destination, start) = base.ready(Append).await;
     let cursor = written(destination.write(&batch(&start, &[])).await);
     assert_eq!(cursor.next.0, 1);
@@ -111,9 +99,7 @@ async fn an_empty_batch_moves_the_cursor_alone() {
     assert_eq!(base.count().await, 0);
 }
 
-#[tokio::test]
-async fn a_rehearsal_leaves_nothing() {
-    let base = Base::new().await;
+async fn a_rehearsal_leaves_nothing(base: impl Base) {
     let (mut destination, start) = base.ready(Append).await;
     let offered = batch(&start, &rows(0..20));
     let outcome = destination.rehearse(&offered).await.unwrap().unwrap();
@@ -123,13 +109,11 @@ async fn a_rehearsal_leaves_nothing() {
     written(destination.write(&offered).await);
 }
 
-#[tokio::test]
-async fn several_pipelines_make_their_tables_at_the_same_moment() {
-    let base = Base::new().await;
+async fn several_pipelines_make_their_tables_at_the_same_moment(base: impl Base) {
     let prepared = (0..4u8).map(|i| {
         let mut config = base.config(Append);
         config.table = format!("orders_{i}");
-        let mut destination = config.build(&schema()).unwrap();
+        let mut destination = base.sink(&config).build(&schema()).unwrap();
         tokio::spawn(async move {
             destination.prepare().await.unwrap();
             let mut cursor = first_cursor();
@@ -150,16 +134,14 @@ async fn several_pipelines_make_their_tables_at_the_same_moment() {
     assert_eq!(base.cursors().await.len(), 4);
 }
 
-#[tokio::test]
-async fn a_table_can_be_in_a_schema_of_its_own() {
-    let base = Base::new().await;
-    let schema = format!("{}_other", base.schema);
-    base.execute(&format!("create schema {schema}")).await;
+async fn a_table_can_be_in_a_schema_of_its_own(base: impl Base) {
+    let other = base.another().await;
+    let schema = other.name();
     let mut config = base.config(Append);
     config.table = format!("{schema}.orders");
-    let (mut destination, start) = base.ready_with(config.clone()).await;
+    let (mut destination, start) = base.ready_with(&config).await;
     let cursor = written(destination.write(&batch(&start, &rows(0..3))).await);
     assert_eq!(base.lines(&format!("select count(*) from {schema}.orders")).await, "3");
-    assert_eq!(config.read_cursors().await.unwrap(), [cursor]);
+    assert_eq!(base.sink(&config).read_cursors().await.unwrap(), [cursor]);
     assert_eq!(base.cursors().await, []);
 }

@@ -1,0 +1,92 @@
+//! `[pipeline.NAME.to.KIND]` of an SQL server: what every kind of server is told alike.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use garam_stage::contract::OneOrMany;
+use serde::Deserialize;
+
+use crate::address::Url;
+use crate::mode::Mode;
+use crate::sqlite::Create;
+use crate::table::TableError;
+
+/// Which server and table, and how rows meet those already there.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerConfig {
+    /// A file whose only line is `postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=verify-full` or
+    /// `mysql://USER:PASSWORD@HOST:PORT/DATABASE?ssl-mode=VERIFY_IDENTITY`. Read at each connect, so that a password can
+    /// change. Exactly one of `url_file` and `url`.
+    #[serde(default)]
+    pub url_file: Option<PathBuf>,
+    /// The same in place, for addresses without a secret, or as `"${env:NAME}"`.
+    #[serde(default)]
+    pub url: Option<Url>,
+    /// A file whose only line is the password; it wins over one in the address.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+    /// The table, `NAME`, `SCHEMA.NAME` or MySQL's `DATABASE.NAME`: each 1 to 63 letters, digits and `_`.
+    pub table: String,
+    /// How rows meet those already there. Default: `upsert` when `key` is given, else `append`.
+    #[serde(default)]
+    pub mode: Option<Mode>,
+    /// The column or columns that identify a row; they must be `not null`. For every mode but `append`.
+    #[serde(default)]
+    pub key: Option<OneOrMany>,
+    /// The guard, for `upsert` and `update`: a column that grows with every change of a row. A record never overwrites a
+    /// row with a larger one; with an equal one it may. Default: none, the last record in log order wins.
+    #[serde(default)]
+    pub version: Option<String>,
+    /// `missing` creates the table when it is absent (default), `never` leaves that to the operator. An existing table is
+    /// never altered.
+    #[serde(default)]
+    pub create: Create,
+    /// How long the server may work on one statement (MySQL: may wait for the next one). Default `60s`; 1s to 1h. A lock is
+    /// waited for a sixth of it; at MySQL and MariaDB, at least a second.
+    #[serde(default = "default_statement_timeout", with = "humantime_serde")]
+    pub statement_timeout: Duration,
+}
+
+fn default_statement_timeout() -> Duration {
+    Duration::from_secs(60)
+}
+
+/// Where the address of the server stands.
+pub(crate) enum Source<'a> {
+    File(&'a PathBuf),
+    Given(&'a str),
+}
+
+impl ServerConfig {
+    /// Whether records that are delivered again leave the table as it is: not where an old row would cover a newer one, or
+    /// be refused.
+    pub(crate) fn survives_rewind(&self) -> bool {
+        self.mode().survives_rewind(self.version.is_some())
+    }
+
+    pub(crate) fn mode(&self) -> Mode {
+        self.mode.unwrap_or(Mode::usual(self.key.is_some()))
+    }
+
+    pub(crate) fn key(&self) -> Vec<String> {
+        self.key.clone().map(OneOrMany::into_vec).unwrap_or_default()
+    }
+
+    /// The limit of one statement, within its bounds.
+    pub(crate) fn statement_timeout(&self) -> Result<Duration, TableError> {
+        let found = self.statement_timeout;
+        if found < Duration::from_secs(1) || found > Duration::from_secs(3600) {
+            return Err(TableError::StatementTimeout { found });
+        }
+        Ok(found)
+    }
+
+    pub(crate) fn source(&self) -> Result<Source<'_>, TableError> {
+        match (&self.url_file, &self.url) {
+            (Some(path), None) => Ok(Source::File(path)),
+            (None, Some(url)) => Ok(Source::Given(&url.0)),
+            _ => Err(TableError::NoUrl),
+        }
+    }
+}
