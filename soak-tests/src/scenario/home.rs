@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use crate::cli::say;
+use crate::ground::{Ground, Programs};
+use crate::rig::Rig;
+use crate::scenario::Verdict;
 
 /// What a person says about it.
 #[derive(Debug, Clone, clap::Args)]
@@ -18,6 +21,23 @@ pub(crate) struct Place {
     /// Work folder, kept; default: a temporary one.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
+}
+
+/// Plays a scenario in a folder of its own. Unless the outcome is good, the folder stays and what both programs said last is shown.
+pub(crate) async fn play_at<V: Verdict>(
+    place: &Place,
+    programs: Programs,
+    play: impl AsyncFnOnce(&mut Rig) -> anyhow::Result<V>,
+) -> anyhow::Result<V> {
+    let home = Home::make(place)?;
+    let mut rig = Rig::new(Ground::at(home.path(), programs)?);
+    let outcome = play(&mut rig).await;
+    let good = outcome.as_ref().is_ok_and(V::ok);
+    if !good {
+        say(&rig.last_words());
+    }
+    home.leave(good);
+    outcome
 }
 
 /// A work folder.

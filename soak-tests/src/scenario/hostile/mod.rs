@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::findings::Errors;
-use super::home::{Home, Place};
+use super::home::{Place, play_at};
 use super::judge;
 use crate::cli::say;
 use crate::database;
@@ -215,15 +215,7 @@ impl Tally {
 }
 
 pub(crate) async fn run(args: &Args, programs: Programs) -> anyhow::Result<Report> {
-    let home = Home::make(&args.home)?;
-    let mut rig = Rig::new(Ground::at(home.path(), programs)?);
-    let outcome = play(args, &mut rig).await;
-    let good = outcome.as_ref().is_ok_and(|report| report.ok);
-    if !good {
-        say(&rig.last_words());
-    }
-    home.leave(good);
-    outcome
+    play_at(&args.home, programs, async |rig| play(args, rig).await).await
 }
 
 async fn play(args: &Args, rig: &mut Rig) -> anyhow::Result<Report> {

@@ -15,13 +15,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::host::Host;
 use crate::admin;
-use crate::cli::say;
 use crate::database;
 use crate::generate::Generator;
 use crate::ground::{Ground, Programs};
 use crate::rig::Rig;
 use crate::scenario::findings::{self, Errors};
-use crate::scenario::home::{Home, Place};
+use crate::scenario::home::{Place, play_at};
 use crate::scenario::{Verdict, judge};
 
 #[derive(Debug, clap::Args)]
@@ -77,15 +76,7 @@ const OUT: Duration = Duration::from_secs(20);
 const GLANCE: Duration = Duration::from_millis(20);
 
 pub(crate) async fn run(args: &Args, programs: Programs) -> anyhow::Result<Report> {
-    let home = Home::make(&args.home)?;
-    let mut rig = Rig::new(Ground::at(home.path(), programs)?);
-    let outcome = play(args, &mut rig).await;
-    let good = outcome.as_ref().is_ok_and(Report::ok);
-    if !good {
-        say(&rig.last_words());
-    }
-    home.leave(good);
-    outcome
+    play_at(&args.home, programs, async |rig| play(args, rig).await).await
 }
 
 async fn play(args: &Args, rig: &mut Rig) -> anyhow::Result<Report> {

@@ -21,7 +21,7 @@ use crate::processes::Tracing;
 use crate::rig::Rig;
 use crate::scenario::Verdict;
 use crate::scenario::findings;
-use crate::scenario::home::{Home, Place};
+use crate::scenario::home::{Place, play_at};
 use crate::tracer::Fault;
 
 #[derive(Debug, clap::Args)]
@@ -52,15 +52,7 @@ const MOST: u64 = 200;
 const GLANCE: Duration = Duration::from_millis(20);
 
 pub(crate) async fn run(args: &Args, programs: Programs) -> anyhow::Result<Report> {
-    let home = Home::make(&args.home)?;
-    let mut rig = Rig::new(Ground::at(home.path(), programs)?);
-    let outcome = play(&mut rig).await;
-    let good = outcome.as_ref().is_ok_and(|report| report.ok);
-    if !good {
-        say(&rig.last_words());
-    }
-    home.leave(good);
-    outcome
+    play_at(&args.home, programs, async |rig| play(rig).await).await
 }
 
 async fn play(rig: &mut Rig) -> anyhow::Result<Report> {

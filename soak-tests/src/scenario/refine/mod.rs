@@ -17,8 +17,7 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use super::Verdict;
-use super::home::{Home, Place};
-use crate::cli::say;
+use super::home::{Place, play_at};
 use crate::ground::{Ground, Programs};
 use crate::rig::Rig;
 use records::{Source, Wrong, number};
@@ -65,15 +64,7 @@ const REQUEUE_KILLS: u64 = 4;
 const MOST: &str = "100000000";
 
 pub(crate) async fn run(args: &Args, programs: Programs) -> anyhow::Result<Report> {
-    let home = Home::make(&args.home)?;
-    let mut rig = Rig::new(Ground::at(home.path(), programs)?);
-    let outcome = play(args, &mut rig).await;
-    let good = outcome.as_ref().is_ok_and(Report::ok);
-    if !good {
-        say(&rig.last_words());
-    }
-    home.leave(good);
-    outcome
+    play_at(&args.home, programs, async |rig| play(args, rig).await).await
 }
 
 async fn play(args: &Args, rig: &mut Rig) -> anyhow::Result<Report> {

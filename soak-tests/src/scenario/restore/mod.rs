@@ -16,12 +16,11 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Verdict;
 use super::findings::{self, Errors};
-use super::home::{Home, Place};
+use super::home::{Place, play_at};
 use super::judge;
-use crate::cli::say;
 use crate::database;
 use crate::generate::Generator;
-use crate::ground::{Ground, Programs};
+use crate::ground::Programs;
 use crate::rig::Rig;
 
 #[derive(Debug, clap::Args)]
@@ -87,15 +86,7 @@ pub(crate) async fn run(lost: Lost, args: &Args, programs: Programs) -> anyhow::
     if lost == Lost::DestinationTooOld {
         return too_old::run(args, programs).await;
     }
-    let home = Home::make(&args.home)?;
-    let mut rig = Rig::new(Ground::at(home.path(), programs)?);
-    let outcome = play(lost, args, &mut rig).await;
-    let good = outcome.as_ref().is_ok_and(Report::ok);
-    if !good {
-        say(&rig.last_words());
-    }
-    home.leave(good);
-    outcome
+    play_at(&args.home, programs, async |rig| play(lost, args, rig).await).await
 }
 
 async fn play(lost: Lost, args: &Args, rig: &mut Rig) -> anyhow::Result<Report> {

@@ -8,14 +8,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Args, GLANCE, HEALING, Lost, Report, SAYING};
 use crate::admin::{self, Status};
-use crate::cli::say;
 use crate::database;
 use crate::generate::Generator;
-use crate::ground::{Ground, Programs};
+use crate::ground::Programs;
 use crate::rig::Rig;
-use crate::scenario::Verdict as _;
 use crate::scenario::findings::Errors;
-use crate::scenario::home::Home;
+use crate::scenario::home::play_at;
 use crate::scenario::judge;
 
 const LOG: &str = "segment_size = \"1MiB\"";
@@ -23,15 +21,7 @@ const STREAM: &str = "partitions = 1\nquota = \"64MiB\"\nretain = \"1s\"";
 const SHIP: &str = "[ship]\ncodec = \"none\"\n";
 
 pub(crate) async fn run(args: &Args, programs: Programs) -> anyhow::Result<Report> {
-    let home = Home::make(&args.home)?;
-    let mut rig = Rig::new(Ground::at(home.path(), programs)?);
-    let outcome = play(args, &mut rig).await;
-    let good = outcome.as_ref().is_ok_and(Report::ok);
-    if !good {
-        say(&rig.last_words());
-    }
-    home.leave(good);
-    outcome
+    play_at(&args.home, programs, async |rig| play(args, rig).await).await
 }
 
 async fn play(args: &Args, rig: &mut Rig) -> anyhow::Result<Report> {

@@ -18,11 +18,10 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
-use super::home::{Home, Place};
+use super::home::{Place, play_at};
 use super::{Verdict, findings};
 use crate::admin;
-use crate::cli::say;
-use crate::ground::{Ground, Programs};
+use crate::ground::Programs;
 use crate::rig::Rig;
 use search::Search;
 use world::World;
@@ -61,15 +60,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const GLANCE: Duration = Duration::from_millis(50);
 
 pub(crate) async fn run(args: &Args, programs: Programs) -> anyhow::Result<Report> {
-    let home = Home::make(&args.home)?;
-    let mut rig = Rig::new(Ground::at(home.path(), programs)?);
-    let outcome = play(args, &mut rig).await;
-    let good = outcome.as_ref().is_ok_and(|report| report.ok);
-    if outcome.is_err() {
-        say(&rig.last_words());
-    }
-    home.leave(good);
-    outcome
+    play_at(&args.home, programs, async |rig| play(args, rig).await).await
 }
 
 async fn play(args: &Args, rig: &mut Rig) -> anyhow::Result<Report> {

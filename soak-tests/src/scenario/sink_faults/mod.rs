@@ -19,11 +19,10 @@ use tokio::time::{Instant, sleep};
 
 use super::Verdict;
 use super::findings;
-use super::home::{Home, Place};
+use super::home::{Place, play_at};
 use crate::admin;
-use crate::cli::say;
 use crate::generate::Generator;
-use crate::ground::{Ground, Programs};
+use crate::ground::Programs;
 use crate::proxy::{Cut, Proxy, Weather};
 use crate::rig::Rig;
 use crate::server::{Db, Server};
@@ -102,15 +101,7 @@ const GLANCE: Duration = Duration::from_millis(20);
 const STATEMENT_TIMEOUT: &str = "2s";
 
 pub(crate) async fn run(args: &Args, programs: Programs) -> anyhow::Result<Report> {
-    let home = Home::make(&args.home)?;
-    let mut rig = Rig::new(Ground::at(home.path(), programs)?);
-    let outcome = play(args, &mut rig).await;
-    let good = outcome.as_ref().is_ok_and(Report::ok);
-    if !good {
-        say(&rig.last_words());
-    }
-    home.leave(good);
-    outcome
+    play_at(&args.home, programs, async |rig| play(args, rig).await).await
 }
 
 async fn play(args: &Args, rig: &mut Rig) -> anyhow::Result<Report> {
