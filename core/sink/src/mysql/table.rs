@@ -18,7 +18,8 @@ use crate::table::{Shape, Stored, TableColumn, TableError, TableName};
 const WRITE_SIZES: [usize; 4] = [512, 64, 8, 1];
 /// Rows of a statement that looks for rows.
 const LOOK_SIZES: [usize; 3] = [64, 8, 1];
-/// The most placeholders of a prepared statement.
+/// The wire protocol counts the parameters of a prepared statement in 16 bits (COM_STMT_PREPARE_OK, num_params): a server
+/// refuses more (1390), so a wide table's larger statements are left out. One of a single row always stays.
 const MOST_PLACEHOLDERS: usize = 65_535;
 /// The most bytes of an index (InnoDB, pages of 16 KiB).
 const MOST_KEY_BYTES: usize = 3_072;

@@ -34,7 +34,7 @@ pub(super) enum Whose {
 struct Hand(PathBuf);
 
 impl Clocks {
-    /// Finds the library, and lets both programs see clocks that are right for now.
+    /// Finds the library, and gives both programs clocks that can be set; they begin right.
     pub(super) async fn give(rig: &mut Rig) -> anyhow::Result<Self> {
         let library = library().await?;
         let clocks = Self {
