@@ -9,7 +9,6 @@ use garam_flow::{
 use garam_log::{EmbeddedLog, OnFull, StreamConfig};
 use garam_meta::Meta;
 use garam_proto::{PartitionId, PipelineId, StreamName};
-use garam_refine::SEMANTICS;
 use garam_stage::{PlanId, Refiner};
 
 use super::StartError;
@@ -62,12 +61,9 @@ pub(super) async fn pipelines(plan: &Plan, meta: &Meta) -> Result<Vec<Pipeline>,
         let Some(stream) = plan.stream(&configured.from) else { continue };
         let destination = configured.sink.label();
         let id = meta.pipeline(&configured.name, &configured.from, &destination).await?;
-        let text = format!(
-            "contract {}\nrefine semantics {SEMANTICS}\n",
-            stream.contract.canonical_text()
-        );
+        let text = configured.refining.text();
         let plan_id = PlanId(xxhash_rust::xxh3::xxh3_64(text.as_bytes()));
-        meta.plan(plan_id, &text).await?;
+        meta.plan(plan_id, text).await?;
         let start = match configured.start {
             Start::Earliest => FlowStart::Earliest,
             Start::Now => FlowStart::Now,
@@ -93,7 +89,7 @@ pub(super) async fn pipelines(plan: &Plan, meta: &Meta) -> Result<Vec<Pipeline>,
             front: Arc::default(),
             gate: Arc::new(Gate::new(meta.paused(id).await?)),
             lane: FlowPart { config: lane, stats: Arc::default() },
-            refiner: stream.refiner.clone(),
+            refiner: configured.refining.refiner(),
             flows: flows.collect(),
             plan: configured.clone(),
         });

@@ -7,6 +7,7 @@
 
 mod load;
 mod plan;
+mod refining;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ use serde::Deserialize;
 
 pub use load::{ConfigError, load, parse};
 pub use plan::{AdminPlan, PipelinePlan, Plan, PolicyPlan, StreamPlan};
+pub use refining::Refining;
 
 /// Where `garam` looks when no `--config` is given.
 pub const DEFAULT_PATH: &str = "/etc/garam/garam.toml";
@@ -242,6 +244,11 @@ pub enum OnFull {
 pub struct PipelineConfig {
     /// The stream it reads.
     pub from: String,
+    /// What becomes of the rows by the contract, which are called `input`: `"select id, lower(name) as name from input where id > 0"`.
+    /// One record at a time, nothing that replays otherwise; `docs/sql.md` says what may be written. Default: they are delivered as
+    /// they are.
+    #[serde(default)]
+    pub sql: Option<String>,
     /// Where a first start begins: `earliest` (default) or `now`.
     #[serde(default)]
     pub start: Start,

@@ -12,7 +12,7 @@ use garam_stage::Contract;
 
 use super::{
     AdminConfig, Config, ConfigError, GatewayConfig, LogConfig, OnFull, PipelineConfig, PkiConfig,
-    PolicyConfig, QuarantineConfig, Start, StreamConfig, To,
+    PolicyConfig, QuarantineConfig, Refining, Start, StreamConfig, To,
 };
 
 /// What the core will do, as `garam check` prints it.
@@ -62,6 +62,7 @@ pub struct PolicyPlan {
 pub struct PipelinePlan {
     pub name: String,
     pub from: StreamName,
+    pub refining: Refining,
     pub start: Start,
     pub max_rows: u32,
     pub max_wait: Duration,
@@ -260,6 +261,8 @@ fn check_pipeline(
     if quarantine.max_share_from == 0 {
         return invalid(&key("quarantine.max_share_from"), "out of bounds: 1 and more".into());
     }
+    let refining = Refining::new(&stream.contract, Arc::clone(&stream.refiner), pipeline.sql);
+    let refining = refining.or_else(|why| invalid(&key("sql"), why))?;
     let To { mysql, postgres, sqlite } = pipeline.to;
     let mysql = mysql.map(|config| SinkConfig::MySql(Box::new(config)));
     let postgres = postgres.map(|config| SinkConfig::Postgres(Box::new(config)));
@@ -276,11 +279,12 @@ fn check_pipeline(
             return invalid(&key("to"), text);
         }
     };
-    if let Err(error) = sink.check(&stream.contract.schema()) {
+    if let Err(error) = sink.check(&refining.schema()) {
         return invalid(&key(&format!("to.{}", sink.kind())), error.to_string());
     }
     Ok(PipelinePlan {
         from: stream.name.clone(),
+        refining,
         start: pipeline.start,
         max_rows: pipeline.max_rows,
         max_wait: pipeline.max_wait,

@@ -16,4 +16,6 @@ mod limits;
 mod newer;
 mod postgres;
 mod requeue;
+#[cfg(feature = "sql")]
+mod sql;
 mod tree;
