@@ -24,6 +24,8 @@ pub enum Unplannable {
     UnknownFunction { name: String, near: Option<String> },
     #[error("{name}() is refused: it would not give the same again on replay; {instead}")]
     NotReplayable { name: String, instead: &'static str },
+    #[error("the join with {table} is refused: {why}; {instead}")]
+    Join { table: String, why: String, instead: String },
     #[error(
         "column {position} of the result, {text}, has no name that every database can spell: write `{text} as NAME`"
     )]

@@ -7,9 +7,10 @@
 //! Not here: parsing by contract (`garam-refine`), whether a destination takes the result (`sink`).
 //!
 //! Reading order: [`statement`] (what may be written) → [`library`] (the functions) → [`logical`] (text into a plan) → [`steps`]
-//! (the plan as steps over one batch) → [`output`] (names and types of the result) → [`refiner`] (the loop). Beside: [`error`].
+//! (the plan as steps over one batch) → [`output`] (names and types of the result) → [`refiner`] (the loop). Beside: [`dimension`] (tables to join), [`error`].
 #![forbid(unsafe_code)]
 
+mod dimension;
 mod error;
 mod library;
 mod logical;
@@ -18,6 +19,7 @@ mod refiner;
 mod statement;
 mod steps;
 
+pub use dimension::{Dimension, Dimensions, Newest, Snapshot};
 pub use error::Unplannable;
 pub use refiner::{SEMANTICS, SqlRefiner};
 

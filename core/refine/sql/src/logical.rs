@@ -19,16 +19,21 @@ use datafusion_optimizer::{Analyzer, Optimizer, OptimizerContext};
 use datafusion_sql::planner::{ParserOptions, SqlToRel};
 
 use crate::INPUT;
+use crate::dimension::Dimension;
 use crate::error::Unplannable;
 use crate::library::Library;
 use crate::statement;
 
 /// Plans `sql` over rows of this schema.
-pub(crate) fn plan(sql: &str, schema: &SchemaRef) -> Result<LogicalPlan, Unplannable> {
+pub(crate) fn plan(
+    sql: &str,
+    schema: &SchemaRef,
+    tables: &[Dimension],
+) -> Result<LogicalPlan, Unplannable> {
     let library = Library::new();
     let statement = statement::parse(sql, &library)?;
     let options = Arc::new(ConfigOptions::default());
-    let world = World { schema, library, options: Arc::clone(&options) };
+    let world = World { schema, tables, library, options: Arc::clone(&options) };
     let planner = SqlToRel::new_with_options(&world, parser_options());
     let plan = planner.sql_statement_to_plan(statement).map_err(|error| world.told(&error))?;
     let told = |error: DataFusionError| Unplannable::of(&error);
@@ -57,17 +62,23 @@ fn parser_options() -> ParserOptions {
 /// What the planner may know.
 struct World<'a> {
     schema: &'a SchemaRef,
+    tables: &'a [Dimension],
     library: Library,
     options: Arc<ConfigOptions>,
 }
 
 impl World<'_> {
+    fn table(&self, name: &str) -> Option<&Dimension> {
+        self.tables.iter().find(|table| table.name == name)
+    }
+
     fn told(&self, error: &DataFusionError) -> Unplannable {
         match error.find_root() {
             DataFusionError::External(source) => match source.downcast_ref::<NoTable>() {
-                Some(NoTable(name)) => {
-                    Unplannable::UnknownTable { name: name.clone(), known: Vec::new() }
-                }
+                Some(NoTable(name)) => Unplannable::UnknownTable {
+                    name: name.clone(),
+                    known: self.tables.iter().map(|table| table.name.clone()).collect(),
+                },
                 None => Unplannable::of(error),
             },
             _ => Unplannable::of(error),
@@ -94,11 +105,14 @@ impl TableSource for Named {
 
 impl ContextProvider for World<'_> {
     fn get_table_source(&self, name: TableReference) -> Result<Arc<dyn TableSource>> {
-        match name {
-            TableReference::Bare { table } if *table == *INPUT => {
-                Ok(Arc::new(Named(Arc::clone(self.schema))))
-            }
-            other => Err(DataFusionError::External(Box::new(NoTable(other.to_string())))),
+        let schema = match &name {
+            TableReference::Bare { table } if **table == *INPUT => Some(self.schema),
+            TableReference::Bare { table } => self.table(table).map(|table| &table.schema),
+            _ => None,
+        };
+        match schema {
+            Some(schema) => Ok(Arc::new(Named(Arc::clone(schema)))),
+            None => Err(DataFusionError::External(Box::new(NoTable(name.to_string())))),
         }
     }
 

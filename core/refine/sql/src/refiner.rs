@@ -14,6 +14,7 @@ use garam_stage::{
     Refiner, system,
 };
 
+use crate::dimension::{Dimensions, Joined, Lookup};
 use crate::error::{self, Unplannable};
 use crate::steps::{self, Fault, Steps};
 use crate::{logical, output};
@@ -28,6 +29,7 @@ const DETAIL: usize = 300;
 pub struct SqlRefiner {
     contract: Arc<dyn Refiner>,
     steps: Steps,
+    joined: Joined,
     /// The system's columns of the contract's rows.
     system: Vec<usize>,
     schema: SchemaRef,
@@ -36,9 +38,20 @@ pub struct SqlRefiner {
 impl SqlRefiner {
     /// Plans `sql` over the rows of `contract`, or says why that cannot be.
     pub fn new(contract: Arc<dyn Refiner>, sql: &str) -> Result<Self, Unplannable> {
+        Self::joining(contract, sql, &Dimensions::none())
+    }
+
+    /// The same, where the SQL may join these tables.
+    pub fn joining(
+        contract: Arc<dyn Refiner>,
+        sql: &str,
+        dimensions: &Dimensions,
+    ) -> Result<Self, Unplannable> {
         let input = contract.schema();
-        let plan = logical::plan(sql, &input)?;
-        let draft = output::finish(steps::fold(&plan, &input)?, &input)?;
+        let plan = logical::plan(sql, &input, &dimensions.tables)?;
+        let draft = output::finish(steps::fold(&plan, &input, &dimensions.tables)?, &input)?;
+        let tables = draft.joined.iter().filter_map(|&index| dimensions.tables.get(index));
+        let joined = Joined::new(tables.cloned().collect(), Arc::clone(&dimensions.newest));
         let steps = steps::prune(draft, &input)?;
         steps.rehearse().map_err(|fault| Unplannable::Fails { why: told(&fault) })?;
         let is_systems = |(_, field): &(usize, &arrow_schema::FieldRef)| {
@@ -49,12 +62,17 @@ impl SqlRefiner {
         let own = steps.output();
         let fields = own.fields().iter().chain(carried.iter().map(|(_, field)| *field)).cloned();
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        Ok(Self { contract, steps, system, schema })
+        Ok(Self { contract, steps, joined, system, schema })
+    }
+
+    /// The tables that the SQL joins.
+    pub fn dimensions(&self) -> &[String] {
+        self.joined.names()
     }
 
     /// Refines rows `from..` of `rows`, whatever happens to some of them.
-    fn isolate(&self, rows: &RecordBatch, from: usize, found: &mut Found) {
-        match self.steps.run(rows) {
+    fn isolate(&self, rows: &RecordBatch, tables: &[Arc<Lookup>], from: usize, found: &mut Found) {
+        match self.steps.run(rows, tables) {
             Ok(refined) => {
                 let all = 0..u32::try_from(rows.num_rows()).unwrap_or(u32::MAX);
                 let from = u32::try_from(from).unwrap_or(u32::MAX);
@@ -67,8 +85,8 @@ impl SqlRefiner {
             Err(fault) if rows.num_rows() <= 1 => found.bad.push((from, told(&fault))),
             Err(_) => {
                 let half = rows.num_rows() / 2;
-                self.isolate(&rows.slice(0, half), from, found);
-                self.isolate(&rows.slice(half, rows.num_rows() - half), from + half, found);
+                self.isolate(&rows.slice(0, half), tables, from, found);
+                self.isolate(&rows.slice(half, rows.num_rows() - half), tables, from + half, found);
             }
         }
     }
@@ -118,8 +136,10 @@ impl Refiner for SqlRefiner {
 
     fn refine(&self, blocks: &[RawBlock]) -> Result<Refined, Failure> {
         let Refined { rows, sources, mut bad, mut dropped } = self.contract.refine(blocks)?;
+        // One state of all tables for the whole batch.
+        let tables = self.joined.now()?;
         let mut found = Found::default();
-        self.isolate(&rows, 0, &mut found);
+        self.isolate(&rows, &tables, 0, &mut found);
         let refined = self.assemble(&rows, &found).map_err(|error| {
             Failure::new(FailureKind::Internal, "cannot build a batch of refined rows")
                 .because(error)

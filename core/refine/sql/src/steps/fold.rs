@@ -13,11 +13,20 @@ use datafusion_physical_expr::expressions::{BinaryExpr, Column};
 use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 
 use super::{Computed, Draft, Known, Step};
+use crate::INPUT;
+use crate::dimension::Dimension;
 use crate::error::Unplannable;
 
 /// The plan over an input of this schema.
-pub(crate) fn fold(plan: &LogicalPlan, input: &SchemaRef) -> Result<Draft, Unplannable> {
+pub(crate) fn fold(
+    plan: &LogicalPlan,
+    input: &SchemaRef,
+    tables: &[Dimension],
+) -> Result<Draft, Unplannable> {
     match plan {
+        LogicalPlan::TableScan(scan) if scan.table_name.table() != INPUT => {
+            Err(Unplannable::NoInput)
+        }
         LogicalPlan::TableScan(scan) => {
             let known = |(i, field): (usize, &FieldRef)| Known {
                 table: Some(scan.table_name.clone()),
@@ -25,10 +34,10 @@ pub(crate) fn fold(plan: &LogicalPlan, input: &SchemaRef) -> Result<Draft, Unpla
                 input: Some(i),
             };
             let columns = input.fields().iter().enumerate().map(known).collect();
-            Ok(Draft { steps: Vec::new(), columns })
+            Ok(Draft { steps: Vec::new(), joined: Vec::new(), columns })
         }
         LogicalPlan::SubqueryAlias(alias) => {
-            let mut draft = fold(&alias.input, input)?;
+            let mut draft = fold(&alias.input, input, tables)?;
             for (known, (table, field)) in draft.columns.iter_mut().zip(alias.schema.iter()) {
                 known.table = table.cloned();
                 known.field = Arc::new(known.field.as_ref().clone().with_name(field.name()));
@@ -36,19 +45,23 @@ pub(crate) fn fold(plan: &LogicalPlan, input: &SchemaRef) -> Result<Draft, Unpla
             Ok(draft)
         }
         LogicalPlan::Filter(filter) => {
-            let mut draft = fold(&filter.input, input)?;
+            let mut draft = fold(&filter.input, input, tables)?;
             for part in guards(&filter.predicate) {
                 draft.filter(&part)?;
             }
             Ok(draft)
         }
         LogicalPlan::Projection(projection) => {
-            let mut draft = fold(&projection.input, input)?;
+            let mut draft = fold(&projection.input, input, tables)?;
             draft.project(&projection.expr, &projection.schema)?;
             Ok(draft)
         }
         LogicalPlan::EmptyRelation(_) => Err(Unplannable::NoInput),
-        LogicalPlan::Join(_) => Err(not_local("a join with this table")),
+        LogicalPlan::Join(join) => {
+            let mut draft = fold(&join.left, input, tables)?;
+            draft.look(join, tables)?;
+            Ok(draft)
+        }
         other => Err(not_local(other.display().to_string().as_str())),
     }
 }
@@ -103,14 +116,14 @@ fn cannot_fail(expr: &Expr) -> bool {
 
 impl Draft {
     /// The columns as the planner names them.
-    fn names(&self) -> Result<DFSchema, Unplannable> {
+    pub(super) fn names(&self) -> Result<DFSchema, Unplannable> {
         let fields =
             self.columns.iter().map(|known| (known.table.clone(), Arc::clone(&known.field)));
         let names = DFSchema::new_with_metadata(fields.collect(), HashMap::new());
         names.map_err(|error| Unplannable::of(&error))
     }
 
-    fn schema(&self) -> SchemaRef {
+    pub(super) fn schema(&self) -> SchemaRef {
         let fields = self.columns.iter().map(|known| Arc::clone(&known.field));
         Arc::new(Schema::new(fields.collect::<Vec<_>>()))
     }
@@ -180,7 +193,10 @@ fn with_value(predicate: &Expr) -> Vec<&datafusion_common::Column> {
 }
 
 /// What runs: whole numbers that leave their type's range are errors instead of other numbers.
-fn physical(expr: &Expr, names: &DFSchema) -> Result<Arc<dyn PhysicalExpr>, Unplannable> {
+pub(super) fn physical(
+    expr: &Expr,
+    names: &DFSchema,
+) -> Result<Arc<dyn PhysicalExpr>, Unplannable> {
     let strict = |expr: Arc<dyn PhysicalExpr>| {
         let Some(binary) = expr.as_any().downcast_ref::<BinaryExpr>() else {
             return Ok::<_, DataFusionError>(Transformed::no(expr));

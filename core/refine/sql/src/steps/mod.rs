@@ -1,12 +1,13 @@
-//! A logical plan as steps over one batch: filters and projections, evaluated without streams or tasks.
+//! A logical plan as steps over one batch: filters, projections and joins on a key, evaluated without streams or tasks.
 //!
 //! In: the plan and the input's schema. Out: [`Steps`], which turn a batch into the result's own columns and the rows they came
 //! from. Promise: which input row an output row came from is known exactly, whatever the SQL says.
 //!
-//! Reading order: [`fold`] (the plan as steps over all columns) → [`prune`] (only the columns that are needed) → [`run`].
+//! Reading order: [`fold`] (the plan as steps over all columns) with [`look`] (a join) → [`prune`] (only the columns that are needed) → [`run`].
 //! Not here: what becomes of a batch that fails ([`crate::refiner`]).
 
 mod fold;
+mod look;
 mod prune;
 mod run;
 
@@ -37,6 +38,24 @@ pub(crate) enum Step {
     Filter { predicate: Arc<dyn PhysicalExpr>, keep: Vec<usize>, after: SchemaRef },
     /// Computes columns.
     Project { columns: Vec<Computed>, after: SchemaRef },
+    /// Adds columns of the row that a table has for a key.
+    Look(Look),
+}
+
+/// A join on a table's unique key.
+#[derive(Debug, Clone)]
+pub(crate) struct Look {
+    /// Which of the plan's tables, in the order of its joins.
+    pub(crate) table: usize,
+    /// In the order of the table's key.
+    pub(crate) keys: Vec<Arc<dyn PhysicalExpr>>,
+    /// Columns that stay.
+    pub(crate) keep: Vec<usize>,
+    /// Columns of the table that are added behind them.
+    pub(crate) take: Vec<usize>,
+    /// Rows without a match are left out.
+    pub(crate) inner: bool,
+    pub(crate) after: SchemaRef,
 }
 
 /// A column of a projection.
@@ -50,6 +69,8 @@ pub(crate) struct Computed {
 #[derive(Debug)]
 pub(crate) struct Draft {
     pub(crate) steps: Vec<Step>,
+    /// The tables that are joined, as indexes into those that may be.
+    pub(crate) joined: Vec<usize>,
     pub(crate) columns: Vec<Known>,
 }
 

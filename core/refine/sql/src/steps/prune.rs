@@ -10,7 +10,7 @@ use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::Column;
 use datafusion_physical_expr::utils::collect_columns;
 
-use super::{Computed, Draft, Step, Steps};
+use super::{Computed, Draft, Look, Step, Steps};
 use crate::error::Unplannable;
 
 /// The draft's steps, all of whose last columns are wanted.
@@ -38,7 +38,9 @@ pub(crate) fn prune(draft: Draft, input: &SchemaRef) -> Result<Steps, Unplannabl
 impl Step {
     pub(super) fn after(&self) -> SchemaRef {
         match self {
-            Self::Filter { after, .. } | Self::Project { after, .. } => Arc::clone(after),
+            Self::Filter { after, .. }
+            | Self::Project { after, .. }
+            | Self::Look(Look { after, .. }) => Arc::clone(after),
         }
     }
 
@@ -47,6 +49,10 @@ impl Step {
         match self {
             Self::Filter { predicate, .. } => {
                 gives.iter().copied().chain(columns_of(predicate)).collect()
+            }
+            Self::Look(look) => {
+                let kept = gives.iter().copied().filter(|index| *index < look.keep.len());
+                kept.chain(look.keys.iter().flat_map(columns_of)).collect()
             }
             Self::Project { columns, .. } => {
                 let given = columns.iter().enumerate().filter(|(i, _)| gives.contains(i));
@@ -68,6 +74,23 @@ impl Step {
                     |(place, index): (usize, &usize)| gives.contains(index).then_some(place);
                 let keep = before.iter().enumerate().filter_map(place).collect();
                 Ok(Self::Filter { predicate, keep, after: narrowed(&after, gives) })
+            }
+            Self::Look(Look { table, keys, keep, take, inner, after }) => {
+                let keys =
+                    keys.into_iter().map(|key| moved(key, before)).collect::<Result<_, _>>()?;
+                let width = keep.len();
+                let place =
+                    |(place, index): (usize, &usize)| gives.contains(index).then_some(place);
+                let keep = before.iter().enumerate().filter_map(place).collect();
+                let is_taken = |(place, _): &(usize, usize)| gives.contains(&(width + place));
+                let take = take
+                    .into_iter()
+                    .enumerate()
+                    .filter(is_taken)
+                    .map(|(_, column)| column)
+                    .collect();
+                let after = narrowed(&after, gives);
+                Ok(Self::Look(Look { table, keys, keep, take, inner, after }))
             }
             Self::Project { columns, after } => {
                 let given = columns.into_iter().enumerate().filter(|(i, _)| gives.contains(i));

@@ -2,17 +2,20 @@
 
 use std::sync::Arc;
 
+use arrow_arith::boolean::is_not_null;
 use arrow_array::cast::AsArray as _;
-use arrow_array::types::Decimal128Type;
+use arrow_array::types::{Decimal128Type, UInt32Type};
 use arrow_array::{
     Array as _, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, new_empty_array,
 };
 use arrow_schema::{DataType, SchemaRef};
 use arrow_select::filter::{FilterBuilder, prep_null_mask_filter};
+use arrow_select::take::take;
 use datafusion_common::DataFusionError;
 use datafusion_physical_expr::PhysicalExpr;
 
-use super::{Computed, Step, Steps};
+use super::{Computed, Look, Step, Steps};
+use crate::dimension::Lookup;
 
 /// What a batch became.
 #[derive(Debug)]
@@ -37,7 +40,11 @@ impl Steps {
     }
 
     /// Rows in, rows out, in order.
-    pub(crate) fn run(&self, input: &RecordBatch) -> Result<Refined, Fault> {
+    pub(crate) fn run(
+        &self,
+        input: &RecordBatch,
+        tables: &[Arc<Lookup>],
+    ) -> Result<Refined, Fault> {
         let columns = self.read.iter().map(|&index| Arc::clone(input.column(index))).collect();
         let mut batch = batch(&self.input, columns, input.num_rows())?;
         let mut passed: Option<Vec<u32>> = None;
@@ -47,6 +54,7 @@ impl Steps {
             }
             batch = match step {
                 Step::Project { columns, after } => project(&batch, columns, after)?,
+                Step::Look(step) => look(&batch, step, tables, &mut passed)?,
                 Step::Filter { predicate, keep, after } => {
                     let mask = mask(&batch, predicate)?;
                     let rows = mask.true_count();
@@ -73,6 +81,7 @@ impl Steps {
             match step {
                 Step::Project { columns, after } => drop(project(&none, columns, after)?),
                 Step::Filter { predicate, .. } => drop(mask(&none, predicate)?),
+                Step::Look(Look { keys, .. }) => drop(values(&none, keys)?),
             }
             schema = step.after();
         }
@@ -98,6 +107,51 @@ fn project(
     };
     let values = columns.iter().map(compute).collect::<Result<Vec<ArrayRef>, Fault>>()?;
     batch(after, values, rows)
+}
+
+/// The batch beside the rows that the table has for its keys.
+fn look(
+    before: &RecordBatch,
+    step: &Look,
+    tables: &[Arc<Lookup>],
+    passed: &mut Option<Vec<u32>>,
+) -> Result<RecordBatch, Fault> {
+    let Some(table) = tables.get(step.table) else {
+        let error = DataFusionError::Internal(format!("table {} is not there", step.table));
+        return Err(broken(error));
+    };
+    let mut places =
+        table.places(&values(before, &step.keys)?).map_err(|error| broken(error.into()))?;
+    let kept = step.keep.iter().map(|&index| before.column(index));
+    let mut columns: Vec<ArrayRef> = kept.cloned().collect();
+    if step.inner && places.null_count() > 0 {
+        let mask = is_not_null(&places).map_err(|error| broken(error.into()))?;
+        *passed = Some(through(passed.take(), &mask));
+        let by = FilterBuilder::new(&mask).optimize().build();
+        let filter = |column: &ArrayRef| by.filter(column);
+        columns = columns
+            .iter()
+            .map(filter)
+            .collect::<Result<_, _>>()
+            .map_err(|error| broken(error.into()))?;
+        let found = by.filter(&places).map_err(|error| broken(error.into()))?;
+        places = found.as_primitive::<UInt32Type>().clone();
+    }
+    let taken = step.take.iter().map(|&index| take(table.rows.column(index), &places, None));
+    for column in taken {
+        columns.push(column.map_err(|error| broken(error.into()))?);
+    }
+    batch(&step.after, columns, places.len())
+}
+
+/// Each expression's value for each row.
+fn values(batch: &RecordBatch, exprs: &[Arc<dyn PhysicalExpr>]) -> Result<Vec<ArrayRef>, Fault> {
+    let fault = |error| Fault { place: "join".into(), error };
+    let rows = batch.num_rows();
+    let value = |expr: &Arc<dyn PhysicalExpr>| {
+        expr.evaluate(batch).and_then(|value| value.into_array_of_size(rows))
+    };
+    exprs.iter().map(|expr| value(expr).map_err(fault)).collect()
 }
 
 /// Arithmetic checks that a decimal fits 128 bits, not that it fits its type.
