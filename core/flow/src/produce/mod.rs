@@ -156,18 +156,26 @@ impl StreamDestination {
         Ok(layout)
     }
 
-    /// Writes rows, then the cursor. An error leaves nothing held.
+    /// Writes rows, then the cursor. Once it has begun to, an error leaves nothing held.
     async fn put(&mut self, mut held: Held, batch: &StagedBatch) -> Result<Outcome, Failure> {
         let Some(cursor) = &held.cursor else { return Err(not_owned()) };
         let stands = |cursor: &Cursor| (cursor.next, cursor.epoch, cursor.incarnation);
         if held.key != batch.from.key || stands(cursor) != stands(&batch.from) {
             return Err(not_owned());
         }
-        let outputs = match held.outputs.take() {
+        let mut outputs = match held.outputs.take() {
             Some(outputs) if outputs.life == batch.from.incarnation => outputs,
             _ => self.outputs(&held.key, held.session, batch.from.incarnation).await?,
         };
-        let mut outputs = self.in_this_life(&held, outputs, batch).await?;
+        if let Err(refused) = self.check_cut(&outputs, batch) {
+            // Nothing is begun: the operator's decision is carried out by the same owner.
+            held.outputs = Some(outputs);
+            self.held = Some(held);
+            return Err(refused);
+        }
+        if outputs.life != batch.to.incarnation {
+            outputs = self.outputs(&held.key, held.session, batch.to.incarnation).await?;
+        }
         if let Err(refused) = self.append_rows(&mut outputs, batch).await? {
             held.outputs = Some(outputs);
             self.held = Some(held);
@@ -180,27 +188,19 @@ impl StreamDestination {
     }
 
     /// What a crash left behind the cursor must be made again by its own plan, in the same life of the input, or be given up.
-    async fn in_this_life(
-        &self,
-        held: &Held,
-        outputs: Outputs,
-        batch: &StagedBatch,
-    ) -> Result<Outputs, Failure> {
+    fn check_cut(&self, outputs: &Outputs, batch: &StagedBatch) -> Result<(), Failure> {
         let (from, to) = (&batch.from, &batch.to);
-        let cut = outputs.cut_short(from.next);
+        let Some(end) = outputs.cut_short(from.next) else { return Ok(()) };
         if to.incarnation != from.incarnation {
-            return match cut.filter(|end| to.next < *end) {
-                Some(end) => Err(self.cut_under_another_life(from.next, end)),
-                None => self.outputs(&held.key, held.session, to.incarnation).await,
-            };
+            let given_up = to.next >= end;
+            return if given_up { Ok(()) } else { Err(self.cut_in_another_life(from.next, end)) };
         }
-        if let Some(end) = cut
-            && let Some(other) = outputs.other_plan(from.next, to.plan)
-            && !is_decision(batch)
-        {
-            return Err(self.cut_under_another_plan(from.next, end, other, to.plan));
+        match outputs.other_plan(from.next, to.plan) {
+            Some(other) if !is_decision(batch) => {
+                Err(self.cut_under_another_plan(from.next, end, other, to.plan))
+            }
+            _ => Ok(()),
         }
-        Ok(outputs)
     }
 
     fn cut_under_another_plan(
@@ -220,7 +220,7 @@ impl StreamDestination {
         Failure::new(FailureKind::Cursor, text)
     }
 
-    fn cut_under_another_life(&self, next: LogOffset, end: LogOffset) -> Failure {
+    fn cut_in_another_life(&self, next: LogOffset, end: LogOffset) -> Failure {
         let stream = &self.target.stream;
         let text = format!(
             "from offset {next} up to {end} some records are in stream {stream} already, and a stream takes nothing back; \

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use garam_flow::producer_origin;
 use garam_proto::{Incarnation, LogOffset};
-use garam_stage::{FailureKind, PlanId, RecordRef};
+use garam_stage::{Choice, FailureKind, PlanId, RecordRef};
 
 use crate::crash::lines;
+use crate::resume::{NEW_LIFE, restore, resume};
 use crate::world::{End, Item, OUTPUTS, PIPELINE, World, config, input, output};
 
 fn items() -> Vec<Item> {
@@ -38,10 +39,11 @@ fn delivered(world: &World) -> BTreeMap<RecordRef, (u32, String)> {
     for index in 0..OUTPUTS {
         let mut last = None;
         for (origin, position, bytes) in state.log.records_of(&output(index)) {
-            let life = Incarnation([1; 16]);
-            assert_eq!(origin, producer_origin(PIPELINE, input().index, life, index));
-            assert!(last < Some(position), "positions of an origin grow");
-            last = Some(position);
+            let lives = [Incarnation([1; 16]), NEW_LIFE];
+            let known = lives.map(|life| producer_origin(PIPELINE, input().index, life, index));
+            assert!(known.contains(&origin));
+            assert!(last < Some((origin, position)) || last.is_some_and(|l| l.0 != origin));
+            last = Some((origin, position));
             let at = RecordRef {
                 offset: LogOffset((position >> 64) as u64 - 1),
                 index: (position >> 32) as u32,
@@ -152,4 +154,60 @@ async fn an_older_writer_adds_nothing_behind_its_successor() {
     if let Err(failure) = ended {
         assert_eq!(failure.kind, FailureKind::Fenced, "{failure}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restored_input_is_delivered_as_the_life_it_is() {
+    let items = items();
+    let world = world(&items);
+    world.live_on().await;
+    {
+        let state = &mut *world.lock();
+        let branch = items.len();
+        restore(state, branch);
+        // As the lines before the branch, at places that no record of the first life had.
+        state.log.push(lines("good good bad good"));
+        state.log.push(lines("good good good"));
+    }
+    world.live_on().await;
+    check(&world);
+    assert_eq!(world.lock().destination.cursor.clone().unwrap().incarnation, NEW_LIFE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_was_cut_short_in_an_earlier_life_is_only_given_up() {
+    let items = items();
+    let world = cut_short(&items).await;
+    let before = delivered(&world);
+    restore(&mut world.lock(), items.len());
+    let End::Failed(failure) = world.live().await else { panic!("a stream takes nothing back") };
+    assert_eq!(failure.kind, FailureKind::Cursor);
+    assert!(failure.to_string().contains("--accept-gap"), "{failure}");
+    let cursor = resume(&world, Choice::AcceptGap).await;
+    assert_eq!(cursor.incarnation, NEW_LIFE);
+    assert!(cursor.counters.gaps > 0);
+    assert_eq!(delivered(&world), before, "nothing was added");
+    world.lock().log.push(lines("good good good"));
+    world.live_on().await;
+    assert_eq!(delivered(&world).len(), before.len() + 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn offsets_that_two_lives_of_the_input_share_are_two_places() {
+    let items = items();
+    let world = world(&items);
+    world.live_on().await;
+    let before = texts(&world);
+    restore(&mut world.lock(), 5);
+    resume(&world, Choice::AcceptGap).await;
+    world.lock().log.push(lines("good good good"));
+    world.live_on().await;
+    assert_eq!(texts(&world).len(), before.len() + 3, "at offset 5 other records lay before");
+}
+
+/// The texts of all records, in no order.
+fn texts(world: &World) -> BTreeSet<String> {
+    let state = world.lock();
+    let records = (0..OUTPUTS).flat_map(|index| state.log.records_of(&output(index)));
+    records.map(|(_, _, bytes)| String::from_utf8(bytes).unwrap()).collect()
 }
