@@ -16,4 +16,5 @@ mod limits;
 mod newer;
 mod postgres;
 mod requeue;
+mod streams;
 mod tree;
