@@ -59,11 +59,16 @@ pub(super) async fn pipelines(plan: &Plan, meta: &Meta) -> Result<Vec<Pipeline>,
     let mut pipelines = Vec::new();
     for configured in &plan.pipelines {
         let Some(stream) = plan.stream(&configured.from) else { continue };
-        let destination = configured.sink.label();
+        let destination = configured.to.label();
         let id = meta.pipeline(&configured.name, &configured.from, &destination).await?;
-        let text = configured.refining.text();
+        let mut text = configured.refining.text().to_owned();
+        let partitions =
+            |name: &StreamName| plan.stream(name).map_or(0, |stream| stream.partitions);
+        if let Some(placement) = configured.to.placement(partitions) {
+            text.push_str(&format!("{placement}\n"));
+        }
         let plan_id = PlanId(xxhash_rust::xxh3::xxh3_64(text.as_bytes()));
-        meta.plan(plan_id, text).await?;
+        meta.plan(plan_id, &text).await?;
         let start = match configured.start {
             Start::Earliest => FlowStart::Earliest,
             Start::Now => FlowStart::Now,
@@ -165,7 +170,7 @@ pub(super) fn rooms(
                 config: part.config.clone(),
                 schema: pipeline.refiner.schema(),
                 refiner: Arc::clone(&pipeline.refiner),
-                sink: pipeline.plan.sink.clone(),
+                to: pipeline.plan.to.clone(),
                 memory: Arc::clone(meta) as _,
                 stats: Arc::clone(&part.stats),
                 budget: budget.clone(),

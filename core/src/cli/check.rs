@@ -90,7 +90,7 @@ pub(crate) fn check(plan: &Plan, args: &Args, format: Format) -> anyhow::Result<
         table.row(["stream".into(), stream.name.to_string(), outage.text()]);
     }
     for pipeline in &plan.pipelines {
-        let text = format!("{} → {}", pipeline.from, pipeline.sink.label());
+        let text = format!("{} → {}", pipeline.from, pipeline.to.label());
         table.row(["pipeline".into(), pipeline.name.clone(), text]);
         if pipeline.refining.sql().is_some() {
             let text = format!("its SQL gives {}", own_columns(pipeline).join(", "));
@@ -106,7 +106,7 @@ fn pipeline_as_json(pipeline: &PipelinePlan) -> Value {
     let mut value = json!({
         "name": pipeline.name,
         "from": pipeline.from.as_str(),
-        "to": pipeline.sink.label(),
+        "to": pipeline.to.label(),
     });
     if let (Some(sql), Some(members)) = (pipeline.refining.sql(), value.as_object_mut()) {
         members.insert("sql".into(), sql.into());
@@ -159,7 +159,7 @@ fn connect(plan: &Plan) -> anyhow::Result<()> {
     }
     for pipeline in &plan.pipelines {
         let schema = pipeline.refining.schema();
-        let reached = super::block_on(async { Ok(pipeline.sink.connect(&schema).await?) });
+        let reached = super::block_on(async { Ok(pipeline.to.connect(&schema).await?) });
         let found = reached.map_err(|error| {
             coded(Exit::Unreachable, error.context(format!("pipeline {}", pipeline.name)))
         })?;

@@ -8,6 +8,7 @@
 mod load;
 mod plan;
 mod refining;
+mod target;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ use serde::Deserialize;
 pub use load::{ConfigError, load, parse};
 pub use plan::{AdminPlan, PipelinePlan, Plan, PolicyPlan, StreamPlan};
 pub use refining::Refining;
+pub use target::{StreamTo, Target};
 
 /// Where `garam` looks when no `--config` is given.
 pub const DEFAULT_PATH: &str = "/etc/garam/garam.toml";
@@ -306,6 +308,8 @@ pub struct To {
     pub mysql: Option<garam_sink::MySqlConfig>,
     pub postgres: Option<garam_sink::PostgresConfig>,
     pub sqlite: Option<garam_sink::sqlite::SqliteConfig>,
+    /// Another stream.
+    pub stream: Option<StreamTo>,
 }
 
 fn default_data_dir() -> PathBuf {

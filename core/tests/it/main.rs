@@ -18,4 +18,5 @@ mod postgres;
 mod requeue;
 #[cfg(feature = "sql")]
 mod sql;
+mod streams;
 mod tree;
