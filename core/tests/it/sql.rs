@@ -97,7 +97,7 @@ async fn each_record_is_delivered_put_aside_or_left_out_once_over_a_restart() {
     let filtered = metrics.lines().find(|line| line.contains("reason=\"filtered\"")).unwrap();
     assert!(filtered.ends_with(" 200"), "{filtered}");
 
-    let aside = json(&core, &["dlq", "ls", "p"]);
+    let aside = json(&core, &["dlq", "ls", "p", "--limit", "1000"]);
     let of = |reason: &str| {
         aside.as_array().unwrap().iter().filter(|one| one["reason"] == reason).count()
     };
