@@ -48,13 +48,13 @@ impl Unplannable {
     /// What the planner says, in this room's words where it has some.
     pub(crate) fn of(error: &DataFusionError) -> Self {
         use datafusion_common::SchemaError;
-        if let DataFusionError::SchemaError(schema, _) = error.find_root() {
-            if let SchemaError::FieldNotFound { field, valid_fields } = schema.as_ref() {
-                let known: Vec<String> =
-                    valid_fields.iter().map(|column| column.name.clone()).collect();
-                let near = nearest(&field.name, known.iter().map(String::as_str));
-                return Self::UnknownColumn { name: field.flat_name(), near, known };
-            }
+        if let DataFusionError::SchemaError(schema, _) = error.find_root()
+            && let SchemaError::FieldNotFound { field, valid_fields } = schema.as_ref()
+        {
+            let known: Vec<String> =
+                valid_fields.iter().map(|column| column.name.clone()).collect();
+            let near = nearest(&field.name, known.iter().map(String::as_str));
+            return Self::UnknownColumn { name: field.flat_name(), near, known };
         }
         Self::Plan { why: plain(error) }
     }
