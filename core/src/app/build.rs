@@ -9,7 +9,6 @@ use garam_flow::{
 use garam_log::{EmbeddedLog, OnFull, StreamConfig};
 use garam_meta::Meta;
 use garam_proto::{PartitionId, PipelineId, StreamName};
-use garam_refine::SEMANTICS;
 use garam_stage::{PlanId, Refiner};
 
 use super::StartError;
@@ -62,10 +61,7 @@ pub(super) async fn pipelines(plan: &Plan, meta: &Meta) -> Result<Vec<Pipeline>,
         let Some(stream) = plan.stream(&configured.from) else { continue };
         let destination = configured.to.label();
         let id = meta.pipeline(&configured.name, &configured.from, &destination).await?;
-        let mut text = format!(
-            "contract {}\nrefine semantics {SEMANTICS}\n",
-            stream.contract.canonical_text()
-        );
+        let mut text = configured.refining.text().to_owned();
         let partitions =
             |name: &StreamName| plan.stream(name).map_or(0, |stream| stream.partitions);
         if let Some(placement) = configured.to.placement(partitions) {
@@ -98,7 +94,7 @@ pub(super) async fn pipelines(plan: &Plan, meta: &Meta) -> Result<Vec<Pipeline>,
             front: Arc::default(),
             gate: Arc::new(Gate::new(meta.paused(id).await?)),
             lane: FlowPart { config: lane, stats: Arc::default() },
-            refiner: stream.refiner.clone(),
+            refiner: configured.refining.refiner(),
             flows: flows.collect(),
             plan: configured.clone(),
         });

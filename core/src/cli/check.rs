@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use garam_sink::sqlite::Readiness;
-use serde_json::json;
+use garam_stage::system;
+use serde_json::{Value, json};
 
 use super::exit::{Exit, coded, eprintln_quietly};
 use super::output::{self, Format, Table};
-use crate::config::Plan;
+use crate::config::{PipelinePlan, Plan};
 use crate::pki::Pki;
 
 /// Stored bytes a second of a stream that nothing is known of.
@@ -49,11 +50,7 @@ pub(crate) fn check(plan: &Plan, args: &Args, format: Format) -> anyhow::Result<
             },
             "columns": stream.contract.columns.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(),
         })).collect::<Vec<_>>(),
-        "pipelines": plan.pipelines.iter().map(|pipeline| json!({
-            "name": pipeline.name,
-            "from": pipeline.from.as_str(),
-            "to": pipeline.to.label(),
-        })).collect::<Vec<_>>(),
+        "pipelines": plan.pipelines.iter().map(pipeline_as_json).collect::<Vec<_>>(),
     });
     let mut table = Table::new(&["WHAT", "NAME", "PLAN"]);
     table.row(["core".into(), "data".into(), plan.data_dir.display().to_string()]);
@@ -95,9 +92,34 @@ pub(crate) fn check(plan: &Plan, args: &Args, format: Format) -> anyhow::Result<
     for pipeline in &plan.pipelines {
         let text = format!("{} → {}", pipeline.from, pipeline.to.label());
         table.row(["pipeline".into(), pipeline.name.clone(), text]);
+        if pipeline.refining.sql().is_some() {
+            let text = format!("its SQL gives {}", own_columns(pipeline).join(", "));
+            table.row(["pipeline".into(), pipeline.name.clone(), text]);
+        }
     }
     output::print(format, &value, &table)?;
     Ok(Exit::Ok)
+}
+
+/// Pipelines with SQL also say it, and what it gives.
+fn pipeline_as_json(pipeline: &PipelinePlan) -> Value {
+    let mut value = json!({
+        "name": pipeline.name,
+        "from": pipeline.from.as_str(),
+        "to": pipeline.to.label(),
+    });
+    if let (Some(sql), Some(members)) = (pipeline.refining.sql(), value.as_object_mut()) {
+        members.insert("sql".into(), sql.into());
+        members.insert("columns".into(), own_columns(pipeline).into());
+    }
+    value
+}
+
+/// What the destination's rows have besides the system's columns.
+fn own_columns(pipeline: &PipelinePlan) -> Vec<String> {
+    let schema = pipeline.refining.schema();
+    let names = schema.fields().iter().map(|field| field.name().clone());
+    names.filter(|name| !system::ALL.contains(&name.as_str())).collect()
 }
 
 /// How long a stream's quota takes everything in while a destination is away.
@@ -136,8 +158,7 @@ fn connect(plan: &Plan) -> anyhow::Result<()> {
         return Err(coded(Exit::Config, crate::pki::PkiError::Missing(plan.pki_dir.clone())));
     }
     for pipeline in &plan.pipelines {
-        let Some(stream) = plan.stream(&pipeline.from) else { continue };
-        let schema = stream.contract.schema();
+        let schema = pipeline.refining.schema();
         let reached = super::block_on(async { Ok(pipeline.to.connect(&schema).await?) });
         let found = reached.map_err(|error| {
             coded(Exit::Unreachable, error.context(format!("pipeline {}", pipeline.name)))

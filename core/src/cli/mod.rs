@@ -21,6 +21,7 @@ mod query;
 mod quickstart;
 mod resume;
 mod run;
+mod sql;
 mod test;
 mod token;
 
@@ -94,8 +95,10 @@ enum Verb {
     /// Propose a contract from a sample
     #[command(subcommand)]
     Contract(contract::Verb),
-    /// Run an operator's own tests of contracts
+    /// Run an operator's own tests of contracts and SQL
     Test(test::Args),
+    /// Try a refinement by SQL on a file of records
+    Sql(sql::Args),
     /// Look at quarantined records, deliver them again, export or purge them
     #[command(subcommand)]
     Dlq(dlq::Verb),
@@ -155,6 +158,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Query(args) => query::query(&load(&config)?, &args, format),
         Verb::Contract(verb) => contract::dispatch(verb, format),
         Verb::Test(args) => test::test(&load(&config)?, &args, format),
+        Verb::Sql(args) => sql::sql(&args, || load(&config), format),
         Verb::Dlq(verb) => dlq::dispatch(&load(&config)?, verb, format),
         Verb::Ca(verb) => agent::ca(&load(&config)?, &verb),
         Verb::Agent(verb) => agent::agent(&load(&config)?, verb, format),

@@ -1,24 +1,25 @@
-//! `garam test`: an operator's own tests of contracts: given records, expected rows or reasons. Needs no running core.
+//! `garam test`: an operator's own tests of contracts and SQL: given records, expected rows or reasons. Needs no running core.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
 use garam_refine::sample;
-use garam_stage::{Refined, Refiner as _};
+use garam_stage::{Refined, Refiner};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::exit::{Exit, coded};
 use super::output::{self, Format, Table};
 use crate::app::rows::row_as_json;
-use crate::config::{Plan, StreamPlan};
+use crate::config::Plan;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example: garam test tests/*.toml\n\nA file names a stream and holds cases; each has one record and what becomes of it:\n\n  \
-stream = \"orders\"\n  # arrives = \"2026-11-23T23:24:04Z\"        when the gateway took it in; default: the time of the test\n  [[case]]\n  \
+    after_help = "Example: garam test tests/*.toml\n\nA file names a stream, or a pipeline with its SQL, and holds cases; each has one record and what becomes of it:\n\n  \
+stream = \"orders\"                     # or pipeline = \"orders\"\n  # arrives = \"2026-11-23T23:24:04Z\"        when the gateway took it in; default: the time of the test\n  [[case]]\n  \
 name = \"money is exact\"\n  record = '{\"id\":1,\"amount\":2.5}'\n  row = { id = 1, amount = \"2.50\" }   # the columns that are compared\n  \
-null = [\"note\"]                        # and those that must be null\n  [[case]]\n  record = '{\"id\":\"x\"}'\n  \
+null = [\"note\"]                        # and those that must be null\n  [[case]]\n  record = '{\"id\":0}'\n  dropped = \"filtered\"                # left out by the SQL\n  [[case]]\n  record = '{\"id\":\"x\"}'\n  \
 reason = \"type\"                        # why it is put aside\n  detail = \"column id\"                   # a part of what is told about it\n\n\
 Decimals are texts, times are like 2026-11-23T23:24:04.000000Z.\nExit codes: 0 all hold, 1 one does not, 78 a file cannot be used."
 )]
@@ -31,7 +32,12 @@ pub(crate) struct Args {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    stream: String,
+    /// By its contract alone.
+    #[serde(default)]
+    stream: Option<String>,
+    /// By its stream's contract, then its SQL.
+    #[serde(default)]
+    pipeline: Option<String>,
     #[serde(default)]
     arrives: Option<String>,
     case: Vec<Case>,
@@ -61,15 +67,12 @@ pub(crate) fn test(plan: &Plan, args: &Args, format: Format) -> anyhow::Result<E
     let (mut values, mut failed) = (Vec::new(), 0_u64);
     for path in &args.files {
         let file = read(path)?;
-        let stream = plan.streams.iter().find(|known| known.name.as_str() == file.stream);
-        let stream = stream.ok_or_else(|| {
-            let text = format!("{}: stream {} is not configured", path.display(), file.stream);
-            coded(Exit::Config, anyhow!(text))
-        })?;
+        let refiner = refiner(plan, &file)
+            .map_err(|why| coded(Exit::Config, anyhow!("{}: {why}", path.display())))?;
         let arrives = arrives(path, file.arrives.as_deref())?;
         for (number, case) in file.case.iter().enumerate() {
             let name = case.name.clone().unwrap_or_else(|| format!("case {}", number + 1));
-            let wrong = judge(stream, case, arrives)?;
+            let wrong = judge(refiner.as_ref(), case, arrives)?;
             failed += u64::from(wrong.is_some());
             let result = wrong.clone().unwrap_or_else(|| "ok".into());
             table.row([path.display().to_string(), name.clone(), result]);
@@ -80,6 +83,23 @@ pub(crate) fn test(plan: &Plan, args: &Args, format: Format) -> anyhow::Result<E
     }
     output::print(format, &values, &table)?;
     Ok(if failed == 0 { Exit::Ok } else { Exit::Failed })
+}
+
+/// What the cases go through.
+fn refiner(plan: &Plan, file: &File) -> Result<Arc<dyn Refiner>, String> {
+    match (&file.stream, &file.pipeline) {
+        (Some(name), None) => {
+            let found = plan.streams.iter().find(|known| known.name.as_str() == name);
+            let found = found.ok_or_else(|| format!("stream {name} is not configured"))?;
+            Ok(Arc::clone(&found.refiner) as _)
+        }
+        (None, Some(name)) => {
+            let found = plan.pipelines.iter().find(|known| known.name == *name);
+            let found = found.ok_or_else(|| format!("pipeline {name} is not configured"))?;
+            Ok(found.refining.refiner())
+        }
+        _ => Err("a file of cases says one of stream, pipeline".into()),
+    }
 }
 
 /// Microseconds since the epoch.
@@ -113,8 +133,8 @@ fn read(path: &Path) -> anyhow::Result<File> {
 }
 
 /// What is wrong, if anything is.
-fn judge(stream: &StreamPlan, case: &Case, arrives: i64) -> anyhow::Result<Option<String>> {
-    let refined = stream.refiner.refine(&[sample(&[&case.record], arrives)])?;
+fn judge(refiner: &dyn Refiner, case: &Case, arrives: i64) -> anyhow::Result<Option<String>> {
+    let refined = refiner.refine(&[sample(&[&case.record], arrives)])?;
     let Refined { rows, bad, dropped, .. } = refined;
     if let Some(bad) = bad.first() {
         let found = format!("{}: {}", bad.reason.name(), bad.detail);

@@ -7,6 +7,7 @@
 
 mod load;
 mod plan;
+mod refining;
 mod target;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use serde::Deserialize;
 
 pub use load::{ConfigError, load, parse};
 pub use plan::{AdminPlan, PipelinePlan, Plan, PolicyPlan, StreamPlan};
+pub use refining::Refining;
 pub use target::{StreamTo, Target};
 
 /// Where `garam` looks when no `--config` is given.
@@ -244,6 +246,11 @@ pub enum OnFull {
 pub struct PipelineConfig {
     /// The stream it reads.
     pub from: String,
+    /// What becomes of the rows by the contract, which are called `input`: `"select id, lower(name) as name from input where id > 0"`.
+    /// One record at a time, nothing that replays otherwise; `docs/sql.md` says what may be written. Default: they are delivered as
+    /// they are.
+    #[serde(default)]
+    pub sql: Option<String>,
     /// Where a first start begins: `earliest` (default) or `now`.
     #[serde(default)]
     pub start: Start,

@@ -13,7 +13,7 @@ use garam_stage::{Contract, Format};
 
 use super::{
     AdminConfig, Config, ConfigError, GatewayConfig, LogConfig, OnFull, PipelineConfig, PkiConfig,
-    PolicyConfig, QuarantineConfig, Start, StreamConfig, StreamTo, Target, To,
+    PolicyConfig, QuarantineConfig, Refining, Start, StreamConfig, StreamTo, Target, To,
 };
 
 /// What the core will do, as `garam check` prints it.
@@ -63,6 +63,7 @@ pub struct PolicyPlan {
 pub struct PipelinePlan {
     pub name: String,
     pub from: StreamName,
+    pub refining: Refining,
     pub start: Start,
     pub max_rows: u32,
     pub max_wait: Duration,
@@ -262,12 +263,15 @@ fn check_pipeline(
     if quarantine.max_share_from == 0 {
         return invalid(&key("quarantine.max_share_from"), "out of bounds: 1 and more".into());
     }
+    let refining = Refining::new(&stream.contract, Arc::clone(&stream.refiner), pipeline.sql);
+    let refining = refining.or_else(|why| invalid(&key("sql"), why))?;
     let to = one_target(&name, pipeline.to, streams)?;
-    if let Err(error) = to.check(&stream.contract.schema()) {
+    if let Err(error) = to.check(&refining.schema()) {
         return invalid(&key(&format!("to.{}", to.kind())), error.to_string());
     }
     Ok(PipelinePlan {
         from: stream.name.clone(),
+        refining,
         start: pipeline.start,
         max_rows: pipeline.max_rows,
         max_wait: pipeline.max_wait,

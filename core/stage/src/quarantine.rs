@@ -37,11 +37,13 @@ pub enum QuarantineReason {
     Pattern,
     /// A value is none of those its column allows.
     NotAllowed,
+    /// The pipeline's SQL fails on it.
+    Sql,
 }
 
 impl QuarantineReason {
     /// All of them, in the order of their numbers on disk.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Syntax,
         Self::Shape,
         Self::Type,
@@ -55,6 +57,7 @@ impl QuarantineReason {
         Self::Poison,
         Self::Pattern,
         Self::NotAllowed,
+        Self::Sql,
     ];
 
     pub fn name(self) -> &'static str {
@@ -72,6 +75,7 @@ impl QuarantineReason {
             Self::Poison => "poison",
             Self::Pattern => "pattern",
             Self::NotAllowed => "not_allowed",
+            Self::Sql => "sql",
         }
     }
 }

@@ -222,3 +222,65 @@ fn contracts_are_proposed_from_a_sample_and_tested_by_their_owner() {
     let (code, text) = shell.fails(&["test", "odd.toml"]);
     assert_eq!((code, text.as_str()), (78, "garam: odd.toml: stream other is not configured\n"));
 }
+
+#[cfg(feature = "sql")]
+#[test]
+fn a_refinement_is_tried_and_tested_offline() {
+    let sql = "sql = \"select id, 10 / id as part from input where id <> 3\"\n";
+    let shell =
+        Shell::new(&PIPELINE.replace("from = \"orders\"\n", &format!("from = \"orders\"\n{sql}")));
+    std::fs::write(
+        shell.path().join("s.json"),
+        "{\"id\":5}\n{\"id\":0}\n{\"id\":3}\n{\"id\":\"x\"}\n",
+    )
+    .unwrap();
+    let told = shell.says(&["sql", "--input", "s.json", "--pipeline", "p", "-o", "json"]);
+    expect![[r#"
+        {"filtered":1,"headers":0,"quarantined":[{"detail":"column part: Divide by zero error","line":2,"reason":"sql"},{"detail":"column id: expected bigint, found \"x\"","line":4,"reason":"type"}],"rows":[{"id":5,"part":2}]}
+    "#]]
+    .assert_eq(&told);
+    let output = shell.garam(&["sql", "--input", "s.json", "--pipeline", "p"]);
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "id  part\n5   2\n");
+    let talk = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        talk.contains("line 2 is put aside as sql: column part: Divide by zero error"),
+        "{talk}"
+    );
+    assert!(talk.contains("1 rows, 2 put aside, 1 filtered"), "{talk}");
+
+    let file = format!(
+        "{}[contract]\nformat = 'json'\n[contract.columns]\nid = 'int'\n",
+        sql.replace("id <> 3", "id < 4")
+    );
+    std::fs::write(shell.path().join("refine.toml"), &file).unwrap();
+    let told = shell.says(&["sql", "--input", "s.json", "-f", "refine.toml", "-o", "json"]);
+    assert!(told.contains("\"rows\":[{\"id\":3,\"part\":3}]"), "{told}");
+    std::fs::write(shell.path().join("refine.toml"), file.replace("select id", "select idd"))
+        .unwrap();
+    let (code, text) = shell.fails(&["sql", "--input", "s.json", "-f", "refine.toml"]);
+    assert_eq!(
+        (code, text.as_str()),
+        (
+            78,
+            "garam: refine.toml: sql: there is no column idd: did you mean id? (names are written as in the contract)\n"
+        )
+    );
+    assert_eq!(shell.fails(&["sql", "--input", "s.json", "--pipeline", "q"]).0, 3);
+    assert_eq!(shell.fails(&["sql", "--input", "s.json"]).0, 2);
+
+    let cases = "pipeline = 'p'\n[[case]]\nrecord = '{\"id\":5}'\nrow = { part = 2 }\n\
+        [[case]]\nrecord = '{\"id\":3}'\ndropped = 'filtered'\n[[case]]\nrecord = '{\"id\":0}'\nreason = 'sql'\ndetail = 'Divide by zero'\n";
+    std::fs::write(shell.path().join("cases.toml"), cases).unwrap();
+    shell.says(&["test", "cases.toml"]);
+    std::fs::write(shell.path().join("cases.toml"), cases.replace("part = 2", "part = 3")).unwrap();
+    assert_eq!(shell.garam(&["test", "cases.toml"]).status.code(), Some(1));
+
+    let checked = shell.says(&["check", "-o", "json"]);
+    assert!(
+        checked.contains(
+            "\"columns\":[\"id\",\"part\"],\"from\":\"orders\",\"name\":\"p\",\"sql\":\"select id"
+        ),
+        "{checked}"
+    );
+    assert!(shell.says(&["check"]).contains("its SQL gives id, part"));
+}

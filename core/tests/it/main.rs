@@ -16,5 +16,7 @@ mod limits;
 mod newer;
 mod postgres;
 mod requeue;
+#[cfg(feature = "sql")]
+mod sql;
 mod streams;
 mod tree;

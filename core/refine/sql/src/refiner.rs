@@ -1,0 +1,193 @@
+//! The refiner: the contract's rows through the SQL, and what fails put aside.
+//!
+//! A batch that fails is halved until the records are found that fail alone. So the result is that of one record at a time,
+//! at the price of a batch in the usual case.
+
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow_schema::{ArrowError, Schema, SchemaRef};
+use arrow_select::concat::concat_batches;
+use arrow_select::take::take;
+use garam_stage::{
+    BadRecord, DropReason, Failure, FailureKind, QuarantineReason, RawBlock, RecordRef, Refined,
+    Refiner, system,
+};
+
+use crate::dimension::{Dimensions, Joined, Lookup};
+use crate::error::{self, Unplannable};
+use crate::steps::{self, Fault, Steps};
+use crate::{logical, output};
+
+/// Version of what SQL means here: part of every plan that has some. Raised whenever the same SQL would give other rows.
+pub const SEMANTICS: &str = "1, datafusion 53.1";
+
+/// Longest text of an error that a quarantined record keeps.
+const DETAIL: usize = 300;
+
+/// Refines by a contract, then by SQL over its rows.
+pub struct SqlRefiner {
+    contract: Arc<dyn Refiner>,
+    steps: Steps,
+    joined: Joined,
+    /// The system's columns of the contract's rows.
+    system: Vec<usize>,
+    schema: SchemaRef,
+}
+
+impl SqlRefiner {
+    /// Plans `sql` over the rows of `contract`, or says why that cannot be.
+    pub fn new(contract: Arc<dyn Refiner>, sql: &str) -> Result<Self, Unplannable> {
+        Self::joining(contract, sql, &Dimensions::none())
+    }
+
+    /// The same, where the SQL may join these tables.
+    pub fn joining(
+        contract: Arc<dyn Refiner>,
+        sql: &str,
+        dimensions: &Dimensions,
+    ) -> Result<Self, Unplannable> {
+        let input = contract.schema();
+        let plan = logical::plan(sql, &input, &dimensions.tables)?;
+        let draft = output::finish(steps::fold(&plan, &input, &dimensions.tables)?, &input)?;
+        let tables = draft.joined.iter().filter_map(|&index| dimensions.tables.get(index));
+        let joined = Joined::new(tables.cloned().collect(), Arc::clone(&dimensions.newest));
+        let steps = steps::prune(draft, &input)?;
+        steps.rehearse().map_err(|fault| Unplannable::Fails { why: told(&fault) })?;
+        let is_systems = |(_, field): &(usize, &arrow_schema::FieldRef)| {
+            system::ALL.contains(&field.name().as_str())
+        };
+        let carried: Vec<_> = input.fields().iter().enumerate().filter(is_systems).collect();
+        let system = carried.iter().map(|(index, _)| *index).collect();
+        let own = steps.output();
+        let fields = own.fields().iter().chain(carried.iter().map(|(_, field)| *field)).cloned();
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        Ok(Self { contract, steps, joined, system, schema })
+    }
+
+    /// The tables that the SQL joins.
+    pub fn dimensions(&self) -> &[String] {
+        self.joined.names()
+    }
+
+    /// Refines rows `from..` of `rows`, whatever happens to some of them.
+    fn isolate(&self, rows: &RecordBatch, tables: &[Arc<Lookup>], from: usize, found: &mut Found) {
+        match self.steps.run(rows, tables) {
+            Ok(refined) => {
+                let all = 0..u32::try_from(rows.num_rows()).unwrap_or(u32::MAX);
+                let from = u32::try_from(from).unwrap_or(u32::MAX);
+                match refined.passed {
+                    Some(passed) => found.passed.extend(passed.iter().map(|row| row + from)),
+                    None => found.passed.extend(all.map(|row| row + from)),
+                }
+                found.parts.push(refined.rows);
+            }
+            Err(fault) if rows.num_rows() <= 1 => found.bad.push((from, told(&fault))),
+            Err(_) => {
+                let half = rows.num_rows() / 2;
+                self.isolate(&rows.slice(0, half), tables, from, found);
+                self.isolate(&rows.slice(half, rows.num_rows() - half), tables, from + half, found);
+            }
+        }
+    }
+
+    /// The result's own columns beside those of the system.
+    fn assemble(&self, rows: &RecordBatch, found: &Found) -> Result<RecordBatch, ArrowError> {
+        let own = match found.parts.as_slice() {
+            [one] => one.clone(),
+            parts => concat_batches(&self.steps.output(), parts)?,
+        };
+        let all_passed = found.passed.len() == rows.num_rows();
+        let indices = UInt32Array::from(if all_passed { Vec::new() } else { found.passed.clone() });
+        let carried = self.system.iter().map(|&index| {
+            let column = rows.column(index);
+            if all_passed { Ok(Arc::clone(column)) } else { take(column, &indices, None) }
+        });
+        let carried = carried.collect::<Result<Vec<ArrayRef>, _>>()?;
+        let columns = own.columns().iter().cloned().chain(carried).collect();
+        RecordBatch::try_new(Arc::clone(&self.schema), columns)
+    }
+}
+
+impl std::fmt::Debug for SqlRefiner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqlRefiner").field("schema", &self.schema).finish_non_exhaustive()
+    }
+}
+
+/// What became of the rows of a batch.
+#[derive(Default)]
+struct Found {
+    parts: Vec<RecordBatch>,
+    /// The row behind each row of `parts`.
+    passed: Vec<u32>,
+    /// Rows that fail alone, and why.
+    bad: Vec<(usize, String)>,
+}
+
+impl Refiner for SqlRefiner {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn replaced(&self) -> u64 {
+        self.contract.replaced()
+    }
+
+    fn refine(&self, blocks: &[RawBlock]) -> Result<Refined, Failure> {
+        let Refined { rows, sources, mut bad, mut dropped } = self.contract.refine(blocks)?;
+        // One state of all tables for the whole batch.
+        let tables = self.joined.now()?;
+        let mut found = Found::default();
+        self.isolate(&rows, &tables, 0, &mut found);
+        let refined = self.assemble(&rows, &found).map_err(|error| {
+            Failure::new(FailureKind::Internal, "cannot build a batch of refined rows")
+                .because(error)
+        })?;
+        let mut fates = vec![Fate::Filtered; sources.len()];
+        for &row in &found.passed {
+            set(&mut fates, row as usize, Fate::Passed);
+        }
+        for (row, detail) in found.bad {
+            set(&mut fates, row, Fate::Bad(detail));
+        }
+        let mut kept: Vec<RecordRef> = Vec::with_capacity(found.passed.len());
+        for (at, fate) in sources.into_iter().zip(fates) {
+            match fate {
+                Fate::Passed => kept.push(at),
+                Fate::Filtered => dropped.push((at, DropReason::Filtered)),
+                Fate::Bad(detail) => {
+                    bad.push(BadRecord { at, reason: QuarantineReason::Sql, detail });
+                }
+            }
+        }
+        bad.sort_by_key(|bad| bad.at);
+        dropped.sort_by_key(|(at, _)| *at);
+        debug_assert_eq!(refined.num_rows(), kept.len(), "one source per row");
+        Ok(Refined { rows: refined, sources: kept, bad, dropped })
+    }
+}
+
+/// What became of one row.
+#[derive(Debug, Clone)]
+enum Fate {
+    Passed,
+    Filtered,
+    Bad(String),
+}
+
+fn set(fates: &mut [Fate], row: usize, fate: Fate) {
+    if let Some(place) = fates.get_mut(row) {
+        *place = fate;
+    }
+}
+
+/// The error as an operator reads it, never longer than a record should keep.
+fn told(fault: &Fault) -> String {
+    let mut text = format!("{}: {}", fault.place, error::plain(&fault.error));
+    if let Some((end, _)) = text.char_indices().nth(DETAIL) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
