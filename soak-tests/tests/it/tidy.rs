@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 type Problems = Vec<String>;
 
 /// A room: its folder, and the rooms it may import. In the order in which data flows.
-const ROOMS: [(&str, &[&str]); 13] = [
+const ROOMS: [(&str, &[&str]); 14] = [
     ("proto", &[]),
     ("disk", &[]),
     ("disk/faulty", &["disk"]),
@@ -21,7 +21,22 @@ const ROOMS: [(&str, &[&str]); 13] = [
     ("core/refine", &["proto", "stage"]),
     ("core/flow", &["proto", "log", "stage"]),
     ("core/sink", &["proto", "stage"]),
-    ("core", &["proto", "disk", "faulty-disk", "log", "meta", "stage", "refine", "flow", "sink"]),
+    ("core/dimension", &["disk", "faulty-disk", "stage", "refine", "sink"]),
+    (
+        "core",
+        &[
+            "proto",
+            "disk",
+            "faulty-disk",
+            "log",
+            "meta",
+            "stage",
+            "refine",
+            "flow",
+            "sink",
+            "dimension",
+        ],
+    ),
     ("fuzz", &["proto", "disk", "faulty-disk", "agent", "log", "meta", "core"]),
     (
         "soak-tests",
