@@ -10,7 +10,7 @@ use arrow_schema::SchemaRef;
 use garam_stage::{Cursor, Destination, Failure};
 use serde::Deserialize;
 
-mod address;
+pub mod address;
 mod columns;
 mod contract;
 mod fold;

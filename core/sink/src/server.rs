@@ -78,11 +78,7 @@ impl ServerConfig {
     }
 
     pub(crate) fn address<P: Place, O: OwnError>(&self) -> Result<Address<P>, ServerError<O>> {
-        match (&self.url_file, &self.url) {
-            (Some(path), None) => Ok(Address::File(path.clone())),
-            (None, Some(url)) => Address::text("url", &url.0),
-            _ => Err(TableError::NoUrl.into()),
-        }
+        Address::of(self.url_file.as_deref(), self.url.as_ref())
     }
 
     /// Which database, without secrets: server, port and name, or the file that says so.

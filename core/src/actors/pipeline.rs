@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use arrow_schema::SchemaRef;
+use garam_dimension::Dimensions;
 use garam_flow::{Budget, Flow, FlowConfig, FlowHooks, FlowStats, StreamDestination, Waiting};
 use garam_log::{EmbeddedLog, Log};
 use garam_stage::{CursorMemory, QuarantinedRecord, Refiner};
@@ -30,6 +31,9 @@ pub struct FlowRoom {
     pub gate: Arc<Gate>,
     /// Hears of blocks that do not decode.
     pub registrar: Arc<Registrar>,
+    pub dimensions: Dimensions,
+    /// Those of them that it joins.
+    pub joins: Vec<String>,
 }
 
 pub fn flow(room: FlowRoom) -> Factory {
@@ -38,13 +42,24 @@ pub fn flow(room: FlowRoom) -> Factory {
 
 /// Runs one flow until it is asked to stop; while the pipeline is paused it waits at its cursor.
 pub(super) async fn run_flow(room: FlowRoom, context: Context) -> Result<(), Fault> {
-    while room.gate.pass(&context).await {
+    while room.gate.pass(&context).await && room.has_joins(&context).await {
         run_open(room.clone(), &context).await?;
         if context.is_stopping() {
             break;
         }
     }
     Ok(())
+}
+
+impl FlowRoom {
+    /// Waits until each dimension that it joins was read once. `false`: the task was asked to stop meanwhile.
+    async fn has_joins(&self, context: &Context) -> bool {
+        let _guard = context.progress.waiting("a dimension that was never read");
+        tokio::select! {
+            () = context.stopping() => false,
+            () = self.dimensions.present(&self.joins) => true,
+        }
+    }
 }
 
 /// Runs it until the task is asked to stop or the gate is closed.

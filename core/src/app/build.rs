@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use garam_dimension::Dimensions;
 use garam_flow::{
     Budget, FlowConfig, FlowStats, Lane, Start as FlowStart, quarantine_stream, requeue_stream,
 };
@@ -14,6 +15,7 @@ use garam_stage::{PlanId, Refiner};
 use super::StartError;
 use crate::actors::Slot;
 use crate::actors::admin::{AdminRoom, admin};
+use crate::actors::dimension::{DimensionRoom, dimension};
 use crate::actors::enrol::{EnrolRoom, enrol};
 use crate::actors::gate::Gate;
 use crate::actors::gateway::{GatewayRoom, gateway};
@@ -153,11 +155,18 @@ pub(super) struct Ports {
     pub(super) enrol: Option<EnrolRoom>,
 }
 
+/// Tables to join, and the tasks that read them.
+pub(super) struct Tables {
+    pub(super) all: Dimensions,
+    pub(super) rooms: Vec<DimensionRoom>,
+}
+
 /// Every child's factory, for the tree.
 pub(super) fn rooms(
     meta: &Arc<Meta>,
     log_room: LogRoom,
     ports: Ports,
+    tables: &Tables,
     pipelines: &[Pipeline],
     log_slot: &Slot<EmbeddedLog>,
 ) -> Rooms {
@@ -177,6 +186,8 @@ pub(super) fn rooms(
                 log: log_slot.clone(),
                 gate: Arc::clone(&pipeline.gate),
                 registrar: Arc::clone(&registrar),
+                dimensions: tables.all.clone(),
+                joins: pipeline.plan.dimensions.iter().map(|used| used.name.clone()).collect(),
             };
             let carrier = CarrierRoom {
                 pipeline: pipeline.id,
@@ -202,6 +213,11 @@ pub(super) fn rooms(
         log: log(log_room),
         gateway: gateway(ports.gateway),
         pipelines: pipelines.collect(),
+        dimensions: tables
+            .rooms
+            .iter()
+            .map(|room| (room.shelf().name().to_owned(), dimension(room.clone())))
+            .collect(),
         patience: Patience::default(),
     }
 }

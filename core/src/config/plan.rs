@@ -1,19 +1,21 @@
 //! The checked configuration: names are names, references exist, numbers are in bounds.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use garam_dimension::{DimensionConfig, DimensionPlan};
 use garam_flow::StreamTarget;
 use garam_proto::StreamName;
 use garam_refine::ContractRefiner;
 use garam_sink::SinkConfig;
-use garam_stage::{Contract, Format};
+use garam_stage::{Contract, Format, Missing};
 
 use super::{
     AdminConfig, Config, ConfigError, GatewayConfig, LogConfig, OnFull, PipelineConfig, PkiConfig,
-    PolicyConfig, QuarantineConfig, Refining, Start, StreamConfig, StreamTo, Target, To,
+    PolicyConfig, QuarantineConfig, Refining, Start, StreamConfig, StreamTo, Target, To, UseConfig,
 };
 
 /// What the core will do, as `garam check` prints it.
@@ -27,6 +29,7 @@ pub struct Plan {
     pub admin: AdminPlan,
     pub log: LogConfig,
     pub streams: Vec<StreamPlan>,
+    pub dimensions: Vec<DimensionPlan>,
     pub pipelines: Vec<PipelinePlan>,
 }
 
@@ -68,7 +71,15 @@ pub struct PipelinePlan {
     pub max_rows: u32,
     pub max_wait: Duration,
     pub quarantine: QuarantineConfig,
+    pub dimensions: Vec<DimensionUse>,
     pub to: Target,
+}
+
+/// A dimension as one pipeline uses it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DimensionUse {
+    pub name: String,
+    pub missing: Missing,
 }
 
 impl Plan {
@@ -103,10 +114,15 @@ impl Config {
             .into_iter()
             .map(|(name, stream)| check_stream(name, stream))
             .collect::<Result<Vec<_>, _>>()?;
+        let dimensions = self
+            .dimension
+            .into_iter()
+            .map(|(name, dimension)| check_dimension(&name, dimension))
+            .collect::<Result<Vec<_>, _>>()?;
         let pipelines = self
             .pipeline
             .into_iter()
-            .map(|(name, pipeline)| check_pipeline(name, pipeline, &streams))
+            .map(|(name, pipeline)| check_pipeline(name, pipeline, &streams, &dimensions))
             .collect::<Result<Vec<_>, _>>()?;
         check_targets(&pipelines)?;
         check_circles(&pipelines)?;
@@ -123,6 +139,7 @@ impl Config {
             admin,
             log: self.log,
             streams,
+            dimensions,
             pipelines,
         })
     }
@@ -235,10 +252,41 @@ fn check_stream(name: String, stream: StreamConfig) -> Result<StreamPlan, Config
     })
 }
 
+fn check_dimension(name: &str, dimension: DimensionConfig) -> Result<DimensionPlan, ConfigError> {
+    dimension.check(name).or_else(|error| {
+        let key = match error.key {
+            "" => format!("dimension.{name}"),
+            key => format!("dimension.{name}.{key}"),
+        };
+        invalid(&key, error.why)
+    })
+}
+
+/// The dimensions of a pipeline: they are configured, and what stands in for missing rows is there.
+fn check_uses(
+    pipeline: &str,
+    uses: BTreeMap<String, UseConfig>,
+    dimensions: &[DimensionPlan],
+) -> Result<Vec<DimensionUse>, ConfigError> {
+    let check = |(name, written): (String, UseConfig)| {
+        let key = format!("pipeline.{pipeline}.dimension.{name}");
+        let Some(dimension) = dimensions.iter().find(|dimension| dimension.name() == name) else {
+            let known: Vec<_> = dimensions.iter().map(DimensionPlan::name).collect();
+            let there = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            return invalid(&key, format!("dimension {name} is not configured; there is {there}"));
+        };
+        let missing = written.missing.unwrap_or(dimension.shape.dimension().missing);
+        dimension.shape.allows(missing).or_else(|e| invalid(&format!("{key}.missing"), e.why))?;
+        Ok(DimensionUse { name, missing })
+    };
+    uses.into_iter().map(check).collect()
+}
+
 fn check_pipeline(
     name: String,
     pipeline: PipelineConfig,
     streams: &[StreamPlan],
+    dimensions: &[DimensionPlan],
 ) -> Result<PipelinePlan, ConfigError> {
     let key = |field: &str| format!("pipeline.{name}.{field}");
     if let Err(error) = StreamName::new(name.as_str()) {
@@ -269,7 +317,9 @@ fn check_pipeline(
     if let Err(error) = to.check(&refining.schema()) {
         return invalid(&key(&format!("to.{}", to.kind())), error.to_string());
     }
+    let dimensions = check_uses(&name, pipeline.dimension, dimensions)?;
     Ok(PipelinePlan {
+        dimensions,
         from: stream.name.clone(),
         refining,
         start: pipeline.start,

@@ -1,5 +1,6 @@
 //! What the admin port tells: gathered from the rooms' own figures at the moment of the question.
 
+mod dimensions;
 mod metrics;
 
 use std::collections::BTreeMap;
@@ -14,13 +15,15 @@ use garam_proto::{AgentId, PartitionId, StreamName};
 use garam_stage::{Counters, Refiner};
 use tokio::sync::mpsc;
 
-use super::build::Pipeline;
+use super::build::{Pipeline, Tables};
 use super::tap;
 use crate::actors::Slot;
+use crate::actors::dimension::DimensionRoom;
 use crate::actors::gate::Gate;
 use crate::actors::requeue::Front;
 use crate::admin::answers::{
-    AgentAnswer, LagAnswer, PartitionLag, PipelineAnswer, StatusAnswer, StreamAnswer, Verdict,
+    AgentAnswer, DimensionAnswer, LagAnswer, PartitionLag, PipelineAnswer, RefreshAnswer,
+    StatusAnswer, StreamAnswer, Verdict,
 };
 use crate::admin::metrics::{Exposition, Kind};
 use crate::admin::{Observe, Resumed, TapRequest};
@@ -35,6 +38,7 @@ pub(super) struct Observed {
     meta: Arc<Meta>,
     streams: Vec<StreamName>,
     pipelines: Vec<Watched>,
+    dimensions: Vec<DimensionRoom>,
     log: Slot<EmbeddedLog>,
     door: Slot<Door>,
     /// Set once the tree runs, which needs this observer first.
@@ -51,6 +55,8 @@ struct Watched {
     flows: Vec<(PartitionId, Arc<FlowStats>)>,
     quarantine: Aside,
     gate: Arc<Gate>,
+    /// The dimensions that it joins.
+    joins: Vec<String>,
 }
 
 /// What a pipeline put aside, and its way back.
@@ -67,6 +73,7 @@ impl Observed {
         plan: &Plan,
         meta: &Arc<Meta>,
         pipelines: &[Pipeline],
+        tables: &Tables,
         log: Slot<EmbeddedLog>,
         door: Slot<Door>,
     ) -> Self {
@@ -82,6 +89,7 @@ impl Observed {
                 .map(|part| (part.config.input.clone(), Arc::clone(&part.stats)))
                 .collect(),
             gate: Arc::clone(&pipeline.gate),
+            joins: pipeline.plan.dimensions.iter().map(|used| used.name.clone()).collect(),
             quarantine: Aside {
                 stream: pipeline.quarantine.clone(),
                 front: Arc::clone(&pipeline.front),
@@ -95,6 +103,7 @@ impl Observed {
             meta: Arc::clone(meta),
             streams: plan.streams.iter().map(|stream| stream.name.clone()).collect(),
             pipelines: watched.collect(),
+            dimensions: tables.rooms.clone(),
             log,
             door,
             supervision: OnceLock::new(),
@@ -230,6 +239,7 @@ impl Observe for Observed {
             }
             why.extend(watched.quarantine.alarms(&watched.name, &stats));
         }
+        why.extend(self.dimension_troubles());
         let sessions = self.door.peek().map(|door| door.sessions.list()).unwrap_or_default();
         let agents = sessions.into_iter().map(|session| AgentAnswer {
             agent: session.agent,
@@ -247,6 +257,7 @@ impl Observe for Observed {
             agents: agents.collect(),
             streams: self.streams.iter().map(|name| self.stream(name, &stats)).collect(),
             pipelines: self.pipelines.iter().map(|watched| self.pipeline(watched, &tree)).collect(),
+            dimensions: self.dimensions(),
         })
     }
 
@@ -261,6 +272,14 @@ impl Observe for Observed {
         })
     }
 
+    fn dimensions(&self) -> Vec<DimensionAnswer> {
+        self.dimensions.iter().map(|room| self.dimension(room)).collect()
+    }
+
+    async fn refresh(&self, dimension: &str) -> Result<Option<RefreshAnswer>, String> {
+        self.refresh_dimension(dimension).await
+    }
+
     async fn metrics(&self) -> Result<String, String> {
         let tree = self.tree().await?;
         let mut out = Exposition::default();
@@ -269,6 +288,7 @@ impl Observe for Observed {
         self.door_metrics(&mut out);
         self.log_metrics(&mut out);
         self.pipeline_metrics(&mut out, &tree);
+        self.dimension_metrics(&mut out);
         let mut restarts = out.family(
             "garam_child_restarts_total",
             Kind::Counter,

@@ -82,7 +82,7 @@ impl ColumnType {
             ("decimal" | "numeric", [precision, scale]) => {
                 Self::decimal(column, *precision, *scale)?
             }
-            ("text", []) => Self::Text,
+            ("text" | "varchar", []) => Self::Text,
             ("varchar", [length]) if *length > 0 => Self::Varchar(*length),
             ("date", []) => Self::Date,
             ("timestamp", []) => Self::Timestamp,

@@ -291,7 +291,9 @@ impl OneOrMany {
 }
 
 /// Reads a table as pairs in the order they are written: the order of the columns.
-fn in_order<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(String, ColumnConfig)>, D::Error> {
+pub fn in_order<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Vec<(String, ColumnConfig)>, D::Error> {
     struct Pairs;
     impl<'de> Visitor<'de> for Pairs {
         type Value = Vec<(String, ColumnConfig)>;
