@@ -11,7 +11,7 @@ use garam_stage::contract::{ColumnConfig, OneOrMany, in_order};
 use garam_stage::{ContractError, DimensionSource, Failure, Format, Missing, Told, Wanted};
 use serde::Deserialize;
 
-use crate::build::build;
+use crate::build::{Built, build};
 use crate::shape::{Cells, Shape};
 use crate::source;
 
@@ -288,13 +288,18 @@ impl DimensionPlan {
 
     /// Reads the source once and checks what it says, keeping nothing: how many rows, and what they take in memory.
     pub async fn try_once(&self) -> Result<(u64, u64), Failure> {
+        let built = self.read_once().await?;
+        Ok((built.snapshot.rows.num_rows() as u64, built.bytes))
+    }
+
+    /// Reads the source once, for whoever needs the rows and has no core.
+    pub async fn read_once(&self) -> Result<Built, Failure> {
         let mut source = self.source();
         loop {
             match source.read(Wanted::Anyway).await? {
                 Told::Rows { rows, source_us } => {
                     let dimension = self.shape.dimension();
-                    let built = build(dimension, &source.label(), &rows, 0, source_us)?;
-                    return Ok((built.snapshot.rows.num_rows() as u64, built.bytes));
+                    return Ok(build(dimension, &source.label(), &rows, 0, source_us)?);
                 }
                 Told::Unsettled(rest) => tokio::time::sleep(rest).await,
                 Told::Unchanged => tokio::task::yield_now().await,

@@ -96,13 +96,14 @@ struct Kept {
 }
 
 impl Dimensions {
-    /// Opens all, with what lies on disk of them. What cannot be used there is told in the log.
+    /// Opens all, with what lies on disk of them, and puts what is read into `snapshots`. What cannot be used there is told in the log.
     pub fn open(
         fs: &Arc<dyn Fs>,
         data_dir: &Path,
         plans: &[DimensionPlan],
+        snapshots: Snapshots,
     ) -> Result<Self, Failure> {
-        let (snapshots, arrivals) = (Snapshots::default(), Arc::new(watch::Sender::new(0)));
+        let arrivals = Arc::new(watch::Sender::new(0));
         let mut shelves = Vec::new();
         for plan in plans {
             let store = Store::at(Arc::clone(fs), &data_dir.join("dimensions"), plan);

@@ -187,7 +187,7 @@ pub(super) fn rooms(
                 gate: Arc::clone(&pipeline.gate),
                 registrar: Arc::clone(&registrar),
                 dimensions: tables.all.clone(),
-                joins: pipeline.plan.dimensions.iter().map(|used| used.name.clone()).collect(),
+                joins: pipeline.plan.refining.joins().to_vec(),
             };
             let carrier = CarrierRoom {
                 pipeline: pipeline.id,

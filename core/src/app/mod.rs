@@ -114,7 +114,8 @@ impl App {
         let meta = Meta::open(&plan.meta_path()).await?;
         let pipelines = build::pipelines(&plan, &meta).await?;
         let disk: Arc<dyn Fs> = Arc::new(RealFs);
-        let all = Dimensions::open(&disk, &plan.data_dir, &plan.dimensions)?;
+        let all =
+            Dimensions::open(&disk, &plan.data_dir, &plan.dimensions, plan.snapshots.clone())?;
         let rooms = all.shelves.iter().map(|shelf| DimensionRoom::new(Arc::clone(shelf)));
         let tables = build::Tables { rooms: rooms.collect(), all };
         let log_room = build::log_room(&plan, &pipelines);

@@ -21,7 +21,7 @@ use garam_stage::{ContractConfig, Missing};
 use serde::Deserialize;
 
 pub use load::{ConfigError, load, parse};
-pub use plan::{AdminPlan, DimensionUse, PipelinePlan, Plan, PolicyPlan, StreamPlan};
+pub use plan::{AdminPlan, PipelinePlan, Plan, PolicyPlan, StreamPlan};
 pub use refining::Refining;
 pub use target::{StreamTo, Target};
 

@@ -11,7 +11,7 @@ use garam_flow::StreamTarget;
 use garam_proto::StreamName;
 use garam_refine::ContractRefiner;
 use garam_sink::SinkConfig;
-use garam_stage::{Contract, Format, Missing};
+use garam_stage::{Contract, Dimension, Format, Snapshots};
 
 use super::{
     AdminConfig, Config, ConfigError, GatewayConfig, LogConfig, OnFull, PipelineConfig, PkiConfig,
@@ -30,6 +30,8 @@ pub struct Plan {
     pub log: LogConfig,
     pub streams: Vec<StreamPlan>,
     pub dimensions: Vec<DimensionPlan>,
+    /// Where the newest rows of the dimensions are, once a core runs.
+    pub snapshots: Snapshots,
     pub pipelines: Vec<PipelinePlan>,
 }
 
@@ -71,15 +73,7 @@ pub struct PipelinePlan {
     pub max_rows: u32,
     pub max_wait: Duration,
     pub quarantine: QuarantineConfig,
-    pub dimensions: Vec<DimensionUse>,
     pub to: Target,
-}
-
-/// A dimension as one pipeline uses it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DimensionUse {
-    pub name: String,
-    pub missing: Missing,
 }
 
 impl Plan {
@@ -119,10 +113,13 @@ impl Config {
             .into_iter()
             .map(|(name, dimension)| check_dimension(&name, dimension))
             .collect::<Result<Vec<_>, _>>()?;
+        let snapshots = Snapshots::default();
         let pipelines = self
             .pipeline
             .into_iter()
-            .map(|(name, pipeline)| check_pipeline(name, pipeline, &streams, &dimensions))
+            .map(|(name, pipeline)| {
+                check_pipeline(name, pipeline, &streams, &dimensions, &snapshots)
+            })
             .collect::<Result<Vec<_>, _>>()?;
         check_targets(&pipelines)?;
         check_circles(&pipelines)?;
@@ -140,6 +137,7 @@ impl Config {
             log: self.log,
             streams,
             dimensions,
+            snapshots,
             pipelines,
         })
     }
@@ -262,24 +260,28 @@ fn check_dimension(name: &str, dimension: DimensionConfig) -> Result<DimensionPl
     })
 }
 
-/// The dimensions of a pipeline: they are configured, and what stands in for missing rows is there.
+/// The dimensions as a pipeline's SQL may join them.
 fn check_uses(
     pipeline: &str,
-    uses: BTreeMap<String, UseConfig>,
+    uses: &BTreeMap<String, UseConfig>,
     dimensions: &[DimensionPlan],
-) -> Result<Vec<DimensionUse>, ConfigError> {
-    let check = |(name, written): (String, UseConfig)| {
-        let key = format!("pipeline.{pipeline}.dimension.{name}");
-        let Some(dimension) = dimensions.iter().find(|dimension| dimension.name() == name) else {
-            let known: Vec<_> = dimensions.iter().map(DimensionPlan::name).collect();
-            let there = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            return invalid(&key, format!("dimension {name} is not configured; there is {there}"));
-        };
-        let missing = written.missing.unwrap_or(dimension.shape.dimension().missing);
-        dimension.shape.allows(missing).or_else(|e| invalid(&format!("{key}.missing"), e.why))?;
-        Ok(DimensionUse { name, missing })
+) -> Result<Vec<Dimension>, ConfigError> {
+    let key = |name: &str| format!("pipeline.{pipeline}.dimension.{name}");
+    if let Some(name) = uses.keys().find(|name| dimensions.iter().all(|d| d.name() != *name)) {
+        let known: Vec<_> = dimensions.iter().map(DimensionPlan::name).collect();
+        let there = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        let text = format!("dimension {name} is not configured; there is {there}");
+        return invalid(&key(name), text);
+    }
+    let as_used = |dimension: &DimensionPlan| {
+        let declared = dimension.shape.dimension().clone();
+        let written = uses.get(dimension.name()).and_then(|written| written.missing);
+        let missing = written.unwrap_or(declared.missing);
+        let key = format!("{}.missing", key(dimension.name()));
+        dimension.shape.allows(missing).or_else(|e| invalid(&key, e.why))?;
+        Ok(Dimension { missing, ..declared })
     };
-    uses.into_iter().map(check).collect()
+    dimensions.iter().map(as_used).collect()
 }
 
 fn check_pipeline(
@@ -287,6 +289,7 @@ fn check_pipeline(
     pipeline: PipelineConfig,
     streams: &[StreamPlan],
     dimensions: &[DimensionPlan],
+    snapshots: &Snapshots,
 ) -> Result<PipelinePlan, ConfigError> {
     let key = |field: &str| format!("pipeline.{name}.{field}");
     if let Err(error) = StreamName::new(name.as_str()) {
@@ -311,15 +314,21 @@ fn check_pipeline(
     if quarantine.max_share_from == 0 {
         return invalid(&key("quarantine.max_share_from"), "out of bounds: 1 and more".into());
     }
-    let refining = Refining::new(&stream.contract, Arc::clone(&stream.refiner), pipeline.sql);
+    let tables = check_uses(&name, &pipeline.dimension, dimensions)?;
+    let (contract, refiner) = (&stream.contract, Arc::clone(&stream.refiner));
+    let refining = Refining::new(contract, refiner, pipeline.sql, tables, snapshots);
     let refining = refining.or_else(|why| invalid(&key("sql"), why))?;
+    if let Some(name) = pipeline.dimension.keys().find(|name| !refining.joins().contains(name)) {
+        let text = format!(
+            "the pipeline's SQL does not join it: write `join {name} using (…)`, or leave this out"
+        );
+        return invalid(&key(&format!("dimension.{name}")), text);
+    }
     let to = one_target(&name, pipeline.to, streams)?;
     if let Err(error) = to.check(&refining.schema()) {
         return invalid(&key(&format!("to.{}", to.kind())), error.to_string());
     }
-    let dimensions = check_uses(&name, pipeline.dimension, dimensions)?;
     Ok(PipelinePlan {
-        dimensions,
         from: stream.name.clone(),
         refining,
         start: pipeline.start,

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use garam_dimension::{DimensionPlan, Dimensions, Refreshed};
 use garam_disk::Fs;
 use garam_faulty_disk::{Call, ENOSPC, Effect, Fault, FaultyFs};
-use garam_stage::{DimensionSource, Failure, FailureKind, Told, Wanted};
+use garam_stage::{DimensionSource, Failure, FailureKind, Snapshots, Told, Wanted};
 use tokio::sync::oneshot;
 
 use crate::plan::parse;
@@ -68,7 +68,7 @@ fn away() -> Result<Told, Failure> {
 
 fn open(fs: &FaultyFs) -> Dimensions {
     let disk: Arc<dyn Fs> = Arc::new(fs.clone());
-    Dimensions::open(&disk, Path::new("/data"), &[plan()]).unwrap()
+    Dimensions::open(&disk, Path::new("/data"), &[plan()], Snapshots::default()).unwrap()
 }
 
 fn disk() -> FaultyFs {

@@ -89,7 +89,7 @@ impl Observed {
                 .map(|part| (part.config.input.clone(), Arc::clone(&part.stats)))
                 .collect(),
             gate: Arc::clone(&pipeline.gate),
-            joins: pipeline.plan.dimensions.iter().map(|used| used.name.clone()).collect(),
+            joins: pipeline.plan.refining.joins().to_vec(),
             quarantine: Aside {
                 stream: pipeline.quarantine.clone(),
                 front: Arc::clone(&pipeline.front),
