@@ -111,7 +111,7 @@ fn take(row: &MySqlRow, record: &mut Record, gatherer: &mut Gatherer<'_>) -> Res
             continue;
         };
         if column.type_info().name() == "BIT" {
-            let number = value.iter().fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte));
+            let number = value.iter().fold(0_u64, |sum, byte| (sum << 8) | u64::from(*byte));
             record.push(Some(&number.to_string()));
             continue;
         }
