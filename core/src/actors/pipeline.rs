@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow_schema::SchemaRef;
 use garam_flow::{Budget, Flow, FlowConfig, FlowHooks, FlowStats, StreamDestination, Waiting};
 use garam_log::{EmbeddedLog, Log};
+use garam_sink::SinkStats;
 use garam_stage::{CursorMemory, QuarantinedRecord, Refiner};
 use tokio::sync::watch;
 
@@ -25,6 +26,8 @@ pub struct FlowRoom {
     pub to: Target,
     pub memory: Arc<dyn CursorMemory>,
     pub stats: Arc<FlowStats>,
+    /// Of the destination, over all flows of the pipeline.
+    pub sink_stats: Arc<SinkStats>,
     pub budget: Budget,
     pub log: Slot<EmbeddedLog>,
     pub gate: Arc<Gate>,
@@ -51,7 +54,7 @@ pub(super) async fn run_flow(room: FlowRoom, context: Context) -> Result<(), Fau
 async fn run_open(room: FlowRoom, context: &Context) -> Result<(), Fault> {
     let log = room.log.wait(&context.progress, "the log").await;
     let destination = match &room.to {
-        Target::Sink(sink) => sink.build(&room.schema)?,
+        Target::Sink(sink) => sink.build_counted(&room.schema, Arc::clone(&room.sink_stats))?,
         Target::Stream(target) => {
             let (log, target) = (Arc::clone(&log) as Arc<dyn Log>, target.clone());
             Box::new(StreamDestination::new(log, target, room.schema.clone(), wall_clock_us))

@@ -10,6 +10,7 @@ use garam_log::{EmbeddedLog, OnFull, StreamConfig};
 use garam_meta::Meta;
 use garam_proto::{PartitionId, PipelineId, StreamName};
 use garam_refine::SEMANTICS;
+use garam_sink::SinkStats;
 use garam_stage::{PlanId, Refiner};
 
 use super::StartError;
@@ -39,6 +40,7 @@ pub(super) struct Pipeline {
     pub(super) lane: FlowPart,
     pub(super) refiner: Arc<dyn Refiner>,
     pub(super) flows: Vec<FlowPart>,
+    pub(super) sink_stats: Arc<SinkStats>,
     pub(super) plan: PipelinePlan,
 }
 
@@ -100,6 +102,7 @@ pub(super) async fn pipelines(plan: &Plan, meta: &Meta) -> Result<Vec<Pipeline>,
             lane: FlowPart { config: lane, stats: Arc::default() },
             refiner: stream.refiner.clone(),
             flows: flows.collect(),
+            sink_stats: Arc::default(),
             plan: configured.clone(),
         });
     }
@@ -177,6 +180,7 @@ pub(super) fn rooms(
                 to: pipeline.plan.to.clone(),
                 memory: Arc::clone(meta) as _,
                 stats: Arc::clone(&part.stats),
+                sink_stats: Arc::clone(&pipeline.sink_stats),
                 budget: budget.clone(),
                 log: log_slot.clone(),
                 gate: Arc::clone(&pipeline.gate),

@@ -11,6 +11,7 @@ use garam_flow::FlowStats;
 use garam_log::{EmbeddedLog, PartitionStats, State as LogState};
 use garam_meta::Meta;
 use garam_proto::{AgentId, PartitionId, StreamName};
+use garam_sink::SinkStats;
 use garam_stage::{Counters, Refiner};
 use tokio::sync::mpsc;
 
@@ -20,11 +21,12 @@ use crate::actors::Slot;
 use crate::actors::gate::Gate;
 use crate::actors::requeue::Front;
 use crate::admin::answers::{
-    AgentAnswer, LagAnswer, PartitionLag, PipelineAnswer, StatusAnswer, StreamAnswer, Verdict,
+    AgentAnswer, LagAnswer, PartitionLag, PipelineAnswer, SinkAnswer, StatusAnswer, StreamAnswer,
+    Verdict,
 };
 use crate::admin::metrics::{Exposition, Kind};
 use crate::admin::{Observe, Resumed, TapRequest};
-use crate::config::{Plan, QuarantineConfig};
+use crate::config::{Plan, QuarantineConfig, Target};
 use crate::gateway::{Door, wall_clock_us};
 use crate::supervise::{ControlError, Snapshot, State, SupervisionHandle};
 
@@ -49,8 +51,16 @@ struct Watched {
     /// The names under which its flows pin the log.
     readers: Vec<String>,
     flows: Vec<(PartitionId, Arc<FlowStats>)>,
+    /// The table that it fills, and what that takes; a stream has none.
+    sink: Option<Sink>,
     quarantine: Aside,
     gate: Arc<Gate>,
+}
+
+/// A table as a destination.
+struct Sink {
+    table: String,
+    stats: Arc<SinkStats>,
 }
 
 /// What a pipeline put aside, and its way back.
@@ -81,6 +91,13 @@ impl Observed {
                 .iter()
                 .map(|part| (part.config.input.clone(), Arc::clone(&part.stats)))
                 .collect(),
+            sink: match &pipeline.plan.to {
+                Target::Sink(sink) => Some(Sink {
+                    table: sink.target().1.to_owned(),
+                    stats: Arc::clone(&pipeline.sink_stats),
+                }),
+                Target::Stream(_) => None,
+            },
             gate: Arc::clone(&pipeline.gate),
             quarantine: Aside {
                 stream: pipeline.quarantine.clone(),
@@ -202,6 +219,7 @@ impl Observed {
             dropped: sum.dropped_total(),
             gap: sum.gap_units,
             lag_entries: self.lag_of(watched, tree).iter().map(|lag| lag.lag_entries).sum(),
+            sink: watched.sink.as_ref().map(sink),
         }
     }
 }
@@ -269,6 +287,7 @@ impl Observe for Observed {
         self.door_metrics(&mut out);
         self.log_metrics(&mut out);
         self.pipeline_metrics(&mut out, &tree);
+        self.sink_metrics(&mut out);
         let mut restarts = out.family(
             "garam_child_restarts_total",
             Kind::Counter,
@@ -333,6 +352,22 @@ impl Aside {
             ));
         }
         alarms
+    }
+}
+
+fn sink(sink: &Sink) -> SinkAnswer {
+    let figures = sink.stats.read();
+    SinkAnswer {
+        table: sink.table.clone(),
+        rows: figures.rows,
+        bytes: figures.bytes,
+        batches: figures.batches,
+        refused: figures.refused,
+        stale: figures.stale,
+        retries: figures.retries,
+        failures: figures.failures,
+        connections: figures.connections,
+        write_s: figures.write_seconds,
     }
 }
 
