@@ -7,7 +7,7 @@ use arrow_schema::SchemaRef;
 use garam_flow::{Budget, Flow, FlowConfig, FlowHooks, FlowStats, StreamDestination, Waiting};
 use garam_log::{EmbeddedLog, Log};
 use garam_sink::SinkStats;
-use garam_stage::{CursorMemory, QuarantinedRecord, Refiner};
+use garam_stage::{CursorMemory, Failure, QuarantinedRecord, Refiner};
 use tokio::sync::watch;
 
 use super::Slot;
@@ -78,9 +78,18 @@ async fn run_open(room: FlowRoom, context: &Context) -> Result<(), Fault> {
         std::future::pending::<Infallible>().await
     };
     tokio::select! {
-        ended = flow.run(stopping) => ended.map(drop).map_err(Fault::from),
+        ended = flow.run(stopping) => {
+            ended.map(drop).map_err(|failure| fault(failure, &room.sink_stats))
+        }
         never = asked => match never {},
     }
+}
+
+/// What the destination itself refuses is tried again while the pipeline is parked: rights are given and tables made meanwhile.
+fn fault(failure: Failure, sink: &SinkStats) -> Fault {
+    let is_refusal = sink.has_refused(&failure);
+    let fault = Fault::from(failure);
+    if is_refusal { fault.probed() } else { fault }
 }
 
 /// A line in the audit log for each; the flow does not wait for it.
