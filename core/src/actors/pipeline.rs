@@ -7,7 +7,8 @@ use arrow_schema::SchemaRef;
 use garam_dimension::Dimensions;
 use garam_flow::{Budget, Flow, FlowConfig, FlowHooks, FlowStats, StreamDestination, Waiting};
 use garam_log::{EmbeddedLog, Log};
-use garam_stage::{CursorMemory, QuarantinedRecord, Refiner};
+use garam_sink::SinkStats;
+use garam_stage::{CursorMemory, Failure, QuarantinedRecord, Refiner};
 use tokio::sync::watch;
 
 use super::Slot;
@@ -26,6 +27,8 @@ pub struct FlowRoom {
     pub to: Target,
     pub memory: Arc<dyn CursorMemory>,
     pub stats: Arc<FlowStats>,
+    /// Of the destination, over all flows of the pipeline.
+    pub sink_stats: Arc<SinkStats>,
     pub budget: Budget,
     pub log: Slot<EmbeddedLog>,
     pub gate: Arc<Gate>,
@@ -66,7 +69,7 @@ impl FlowRoom {
 async fn run_open(room: FlowRoom, context: &Context) -> Result<(), Fault> {
     let log = room.log.wait(&context.progress, "the log").await;
     let destination = match &room.to {
-        Target::Sink(sink) => sink.build(&room.schema)?,
+        Target::Sink(sink) => sink.build_counted(&room.schema, Arc::clone(&room.sink_stats))?,
         Target::Stream(target) => {
             let (log, target) = (Arc::clone(&log) as Arc<dyn Log>, target.clone());
             Box::new(StreamDestination::new(log, target, room.schema.clone(), wall_clock_us))
@@ -90,9 +93,18 @@ async fn run_open(room: FlowRoom, context: &Context) -> Result<(), Fault> {
         std::future::pending::<Infallible>().await
     };
     tokio::select! {
-        ended = flow.run(stopping) => ended.map(drop).map_err(Fault::from),
+        ended = flow.run(stopping) => {
+            ended.map(drop).map_err(|failure| fault(failure, &room.sink_stats))
+        }
         never = asked => match never {},
     }
+}
+
+/// What the destination itself refuses is tried again while the pipeline is parked: rights are given and tables made meanwhile.
+fn fault(failure: Failure, sink: &SinkStats) -> Fault {
+    let is_refusal = sink.has_refused(&failure);
+    let fault = Fault::from(failure);
+    if is_refusal { fault.probed() } else { fault }
 }
 
 /// A line in the audit log for each; the flow does not wait for it.

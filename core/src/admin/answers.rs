@@ -72,6 +72,30 @@ pub struct PipelineAnswer {
     pub dropped: u64,
     pub gap: u64,
     pub lag_entries: u64,
+    /// Null where it writes a stream.
+    #[serde(default)]
+    pub sink: Option<SinkAnswer>,
+}
+
+/// What a pipeline's destination did since the core started; nothing of it is kept over a restart.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SinkAnswer {
+    pub table: String,
+    /// Rows committed, and their size in memory.
+    pub rows: u64,
+    pub bytes: u64,
+    /// Writes of rows that were committed, and the seconds they took together.
+    pub batches: u64,
+    pub write_s: f64,
+    /// Rows it would not take.
+    pub refused: u64,
+    /// Records dropped because a newer row was there.
+    pub stale: u64,
+    /// Writes that lost against others or whose outcome was unknown, and writes that failed otherwise.
+    pub retries: u64,
+    pub failures: u64,
+    /// Connections opened: more than one a partition and one for the requeue lane are reconnections.
+    pub connections: u64,
 }
 
 /// `/v1/dimensions`, one each; `/v1/dimensions/NAME`.

@@ -10,6 +10,7 @@ use garam_flow::{
 use garam_log::{EmbeddedLog, OnFull, StreamConfig};
 use garam_meta::Meta;
 use garam_proto::{PartitionId, PipelineId, StreamName};
+use garam_sink::SinkStats;
 use garam_stage::{PlanId, Refiner};
 
 use super::StartError;
@@ -40,6 +41,7 @@ pub(super) struct Pipeline {
     pub(super) lane: FlowPart,
     pub(super) refiner: Arc<dyn Refiner>,
     pub(super) flows: Vec<FlowPart>,
+    pub(super) sink_stats: Arc<SinkStats>,
     pub(super) plan: PipelinePlan,
 }
 
@@ -98,6 +100,7 @@ pub(super) async fn pipelines(plan: &Plan, meta: &Meta) -> Result<Vec<Pipeline>,
             lane: FlowPart { config: lane, stats: Arc::default() },
             refiner: configured.refining.refiner(),
             flows: flows.collect(),
+            sink_stats: Arc::default(),
             plan: configured.clone(),
         });
     }
@@ -182,6 +185,7 @@ pub(super) fn rooms(
                 to: pipeline.plan.to.clone(),
                 memory: Arc::clone(meta) as _,
                 stats: Arc::clone(&part.stats),
+                sink_stats: Arc::clone(&pipeline.sink_stats),
                 budget: budget.clone(),
                 log: log_slot.clone(),
                 gate: Arc::clone(&pipeline.gate),

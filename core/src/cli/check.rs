@@ -191,6 +191,7 @@ fn connect(plan: &Plan) -> anyhow::Result<()> {
         let found = match found {
             Readiness::Ready => "the table is there and fits",
             Readiness::TableWillBeCreated => "the table will be created",
+            Readiness::ColumnsWillBeAdded => "the table will get the columns that it lacks",
             Readiness::DatabaseWillBeCreated => "the database will be created",
         };
         eprintln_quietly(&format!("pipeline {}: {found}", pipeline.name));

@@ -14,10 +14,12 @@ mod door;
 mod enrol;
 mod enrolment;
 mod limits;
+mod mysql;
 mod newer;
 mod postgres;
 mod requeue;
 #[cfg(feature = "sql")]
 mod sql;
 mod streams;
+mod testbed;
 mod tree;

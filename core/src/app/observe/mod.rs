@@ -12,6 +12,7 @@ use garam_flow::FlowStats;
 use garam_log::{EmbeddedLog, PartitionStats, State as LogState};
 use garam_meta::Meta;
 use garam_proto::{AgentId, PartitionId, StreamName};
+use garam_sink::SinkStats;
 use garam_stage::{Counters, Refiner};
 use tokio::sync::mpsc;
 
@@ -23,11 +24,11 @@ use crate::actors::gate::Gate;
 use crate::actors::requeue::Front;
 use crate::admin::answers::{
     AgentAnswer, DimensionAnswer, LagAnswer, PartitionLag, PipelineAnswer, RefreshAnswer,
-    StatusAnswer, StreamAnswer, Verdict,
+    SinkAnswer, StatusAnswer, StreamAnswer, Verdict,
 };
 use crate::admin::metrics::{Exposition, Kind};
 use crate::admin::{Observe, Resumed, TapRequest};
-use crate::config::{Plan, QuarantineConfig};
+use crate::config::{Plan, QuarantineConfig, Target};
 use crate::gateway::{Door, wall_clock_us};
 use crate::supervise::{ControlError, Snapshot, State, SupervisionHandle};
 
@@ -53,10 +54,18 @@ struct Watched {
     /// The names under which its flows pin the log.
     readers: Vec<String>,
     flows: Vec<(PartitionId, Arc<FlowStats>)>,
+    /// The table that it fills, and what that takes; a stream has none.
+    sink: Option<Sink>,
     quarantine: Aside,
     gate: Arc<Gate>,
     /// The dimensions that it joins.
     joins: Vec<String>,
+}
+
+/// A table as a destination.
+struct Sink {
+    table: String,
+    stats: Arc<SinkStats>,
 }
 
 /// What a pipeline put aside, and its way back.
@@ -88,6 +97,13 @@ impl Observed {
                 .iter()
                 .map(|part| (part.config.input.clone(), Arc::clone(&part.stats)))
                 .collect(),
+            sink: match &pipeline.plan.to {
+                Target::Sink(sink) => Some(Sink {
+                    table: sink.target().1.to_owned(),
+                    stats: Arc::clone(&pipeline.sink_stats),
+                }),
+                Target::Stream(_) => None,
+            },
             gate: Arc::clone(&pipeline.gate),
             joins: pipeline.plan.refining.joins().to_vec(),
             quarantine: Aside {
@@ -211,6 +227,7 @@ impl Observed {
             dropped: sum.dropped_total(),
             gap: sum.gap_units,
             lag_entries: self.lag_of(watched, tree).iter().map(|lag| lag.lag_entries).sum(),
+            sink: watched.sink.as_ref().map(sink),
         }
     }
 }
@@ -289,6 +306,7 @@ impl Observe for Observed {
         self.log_metrics(&mut out);
         self.pipeline_metrics(&mut out, &tree);
         self.dimension_metrics(&mut out);
+        self.sink_metrics(&mut out);
         let mut restarts = out.family(
             "garam_child_restarts_total",
             Kind::Counter,
@@ -353,6 +371,22 @@ impl Aside {
             ));
         }
         alarms
+    }
+}
+
+fn sink(sink: &Sink) -> SinkAnswer {
+    let figures = sink.stats.read();
+    SinkAnswer {
+        table: sink.table.clone(),
+        rows: figures.rows,
+        bytes: figures.bytes,
+        batches: figures.batches,
+        refused: figures.refused,
+        stale: figures.stale,
+        retries: figures.retries,
+        failures: figures.failures,
+        connections: figures.connections,
+        write_s: figures.write_seconds,
     }
 }
 
