@@ -257,7 +257,7 @@ fn is_logfmt(all: &[(String, Option<String>)]) -> bool {
 /// The names of the first line, where the others have as many cells.
 fn csv(lines: &[&str]) -> Option<(Vec<String>, Vec<Seen>)> {
     let (first, rest) = lines.split_first()?;
-    let names: Vec<String> = cells_of(first)?.into_iter().collect::<Option<_>>()?;
+    let names: Vec<String> = cells_of(first, Some(','))?.into_iter().collect::<Option<_>>()?;
     let is_name =
         |name: &String| name.starts_with(|c: char| c.is_ascii_alphabetic()) && !name.contains(' ');
     if names.len() < 2 || rest.is_empty() || !names.iter().all(is_name) {
@@ -265,7 +265,7 @@ fn csv(lines: &[&str]) -> Option<(Vec<String>, Vec<Seen>)> {
     }
     let mut found = Vec::new();
     let mut same = 0;
-    for cells in rest.iter().filter_map(|line| cells_of(line)) {
+    for cells in rest.iter().filter_map(|line| cells_of(line, Some(','))) {
         if cells.len() == names.len() {
             same += 1;
             for (name, cell) in names.iter().zip(cells) {

@@ -29,5 +29,6 @@ mod text;
 mod value;
 
 pub use error::Unusable;
+pub use fields::cells_of;
 pub use refiner::{ContractRefiner, SEMANTICS};
 pub use sample::sample;

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde::Deserialize;
 
 use crate::server_error::{OwnError, ServerError};
+use crate::table::TableError;
 
 /// An address that may hold a password, so it never shows itself.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
@@ -20,7 +21,7 @@ impl fmt::Debug for Url {
 }
 
 /// Where a server is, as its driver has it.
-pub(crate) trait Place: FromStr + Clone {
+pub trait Place: FromStr + Clone {
     /// What its addresses begin with.
     const SCHEMES: [&'static str; 2];
 
@@ -30,26 +31,38 @@ pub(crate) trait Place: FromStr + Clone {
 
 /// Where the server is.
 #[derive(Debug, Clone)]
-pub(crate) enum Address<P> {
+pub enum Address<P> {
     /// A file that holds the address, read at each connect.
     File(PathBuf),
     Given(Box<P>),
 }
 
 impl<P: Place> Address<P> {
-    pub(crate) fn text<O: OwnError>(from: &str, text: &str) -> Result<Self, ServerError<O>> {
+    fn text<O: OwnError>(from: &str, text: &str) -> Result<Self, ServerError<O>> {
         parse(from, text).map(|given| Self::Given(Box::new(given)))
     }
 
+    /// Of a file that holds the address, or of the address itself: exactly one of them.
+    pub fn of<O: OwnError>(
+        file: Option<&Path>,
+        given: Option<&Url>,
+    ) -> Result<Self, ServerError<O>> {
+        match (file, given) {
+            (Some(path), None) => Ok(Self::File(path.to_owned())),
+            (None, Some(url)) => Self::text("url", &url.0),
+            _ => Err(TableError::NoUrl.into()),
+        }
+    }
+
     /// For people: never a secret.
-    pub(crate) fn place(&self) -> String {
+    pub fn place(&self) -> String {
         match self {
             Self::File(path) => path.display().to_string(),
             Self::Given(given) => given.place(),
         }
     }
 
-    pub(crate) fn read<O: OwnError>(&self) -> Result<P, ServerError<O>> {
+    pub fn read<O: OwnError>(&self) -> Result<P, ServerError<O>> {
         match self {
             Self::Given(given) => Ok(given.as_ref().clone()),
             Self::File(path) => parse(&path.display().to_string(), &secret(path)?),
@@ -66,7 +79,7 @@ fn parse<P: Place, O: OwnError>(from: &str, text: &str) -> Result<P, ServerError
 }
 
 /// The one line of a file that only few may read.
-pub(crate) fn secret<O: OwnError>(path: &Path) -> Result<String, ServerError<O>> {
+pub fn secret<O: OwnError>(path: &Path) -> Result<String, ServerError<O>> {
     only_line(path).map_err(|source| ServerError::Secret { path: path.to_owned(), source })
 }
 

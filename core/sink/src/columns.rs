@@ -61,6 +61,11 @@ impl<'a> Columns<'a> {
         0..self.columns.len()
     }
 
+    /// Each with its name, in order.
+    pub(crate) fn named(&self) -> impl Iterator<Item = (&'a str, &Values<'a>)> {
+        self.columns.iter().map(|(name, values)| (*name, values))
+    }
+
     pub(crate) fn get(&self, column: usize) -> Option<&Values<'a>> {
         self.columns.get(column).map(|(_, values)| values)
     }

@@ -6,21 +6,26 @@
 //! [`SinkConfig`].
 #![forbid(unsafe_code)]
 
+use std::sync::Arc;
+
 use arrow_schema::SchemaRef;
 use garam_stage::{Cursor, Destination, Failure};
 use serde::Deserialize;
 
-mod address;
+pub mod address;
 mod columns;
 mod contract;
 mod fold;
+mod limits;
 mod mode;
 pub mod mysql;
 pub mod postgres;
+mod prompt;
 mod row;
 mod server;
 mod server_error;
 pub mod sqlite;
+mod stats;
 mod table;
 mod table_error;
 
@@ -29,6 +34,9 @@ pub use postgres::PostgresConfig;
 pub use row::TooLarge;
 pub use server::ServerConfig;
 pub use sqlite::{Readiness, SqliteConfig};
+pub use stats::{SinkFigures, SinkStats};
+
+use stats::Counted;
 
 /// `[pipeline.NAME.to.KIND]`: the one destination of a pipeline.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -72,11 +80,27 @@ impl SinkConfig {
 
     /// The destination, not connected yet: it connects in `prepare`.
     pub fn build(&self, schema: &SchemaRef) -> Result<Box<dyn Destination>, Failure> {
-        match self {
-            Self::MySql(config) => config.build(schema),
-            Self::Postgres(config) => config.build(schema),
-            Self::Sqlite(config) => config.build(schema),
-        }
+        self.build_counted(schema, Arc::default())
+    }
+
+    /// The same, with figures that are shared with whoever shows them.
+    pub fn build_counted(
+        &self,
+        schema: &SchemaRef,
+        stats: Arc<SinkStats>,
+    ) -> Result<Box<dyn Destination>, Failure> {
+        let inner = match self {
+            Self::MySql(config) => config.build(schema, &stats)?,
+            Self::Postgres(config) => config.build(schema, &stats)?,
+            Self::Sqlite(config) => config.build(schema)?,
+        };
+        let create = match self {
+            Self::MySql(config) => config.0.create,
+            Self::Postgres(config) => config.0.create,
+            Self::Sqlite(config) => config.create,
+        };
+        let creates = create != sqlite::Create::Never;
+        Ok(Box::new(Counted { inner, stats, creates }))
     }
 
     /// As `[pipeline.NAME.to.KIND]` spells it.

@@ -39,8 +39,9 @@ pub struct ServerConfig {
     /// row with a larger one; with an equal one it may. Default: none, the last record in log order wins.
     #[serde(default)]
     pub version: Option<String>,
-    /// `missing` creates the table when it is absent (default), `never` leaves that to the operator. An existing table is
-    /// never altered.
+    /// `missing` creates the table when it is absent (default), `never` leaves that to the operator, and neither alters a table
+    /// that is there. `evolve` creates it too, and at a start adds the columns that the contract has and the table lacks; they
+    /// may be null. Nothing else is ever altered.
     #[serde(default)]
     pub create: Create,
     /// How long the server may work on one statement (MySQL: may wait for the next one). Default `60s`; 1s to 1h. A lock is
@@ -78,11 +79,7 @@ impl ServerConfig {
     }
 
     pub(crate) fn address<P: Place, O: OwnError>(&self) -> Result<Address<P>, ServerError<O>> {
-        match (&self.url_file, &self.url) {
-            (Some(path), None) => Ok(Address::File(path.clone())),
-            (None, Some(url)) => Address::text("url", &url.0),
-            _ => Err(TableError::NoUrl.into()),
-        }
+        Address::of(self.url_file.as_deref(), self.url.as_ref())
     }
 
     /// Which database, without secrets: server, port and name, or the file that says so.

@@ -4,6 +4,7 @@
 //! that cannot work and what to do. Not here: how a server spells a type (its `table`), what it has (its `inspect`).
 
 use arrow_schema::{DataType, SchemaRef, TimeUnit};
+use garam_stage::contract::MOST_CHARACTERS;
 use garam_stage::system;
 
 use crate::mode::Mode;
@@ -36,6 +37,8 @@ pub(crate) struct TableColumn {
     pub(crate) name: String,
     pub(crate) stored: Stored,
     pub(crate) nullable: bool,
+    /// Of a text that the contract limits.
+    pub(crate) characters: Option<u32>,
 }
 
 /// `NAME` or `SCHEMA.NAME`, checked: letters, digits and `_`, so that no name can become SQL.
@@ -106,7 +109,8 @@ impl Shape {
                 return Ok(Err(ColumnTypeError { column, found }));
             };
             let (name, nullable) = (field.name().clone(), field.is_nullable());
-            columns.push(TableColumn { name, stored, nullable });
+            let characters = field.metadata().get(MOST_CHARACTERS).and_then(|n| n.parse().ok());
+            columns.push(TableColumn { name, stored, nullable, characters });
         }
         let unique = unique(&columns, mode, key)?;
         let version = version.map(|version| guard(&columns, mode, version)).transpose()?;

@@ -52,6 +52,14 @@ pub enum TableError {
     #[error("table {table} lacks columns {columns}: add them with\n{ddl}")]
     MissingColumns { table: String, columns: String, ddl: String },
     #[error(
+        "table {table} has column {found} where the contract has {column}, and a server may take both for one: spell them alike"
+    )]
+    CaseClash { table: String, column: String, found: String },
+    #[error(
+        "table {table} lacks column {column}, which {needs} and so cannot be added to rows that are there: add and fill it, or let the table be made anew"
+    )]
+    CannotAdd { table: String, column: String, needs: &'static str },
+    #[error(
         "table {table} is kept by engine {engine:?}, which cannot take rows and cursor in one transaction: alter table {table} engine = InnoDB"
     )]
     Engine { table: String, engine: String },

@@ -5,6 +5,7 @@
 //! what a room does.
 
 pub mod admin;
+pub mod dimension;
 pub mod enrol;
 pub mod gate;
 pub mod gateway;

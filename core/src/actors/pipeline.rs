@@ -4,9 +4,11 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use arrow_schema::SchemaRef;
+use garam_dimension::Dimensions;
 use garam_flow::{Budget, Flow, FlowConfig, FlowHooks, FlowStats, StreamDestination, Waiting};
 use garam_log::{EmbeddedLog, Log};
-use garam_stage::{CursorMemory, QuarantinedRecord, Refiner};
+use garam_sink::SinkStats;
+use garam_stage::{CursorMemory, Failure, QuarantinedRecord, Refiner};
 use tokio::sync::watch;
 
 use super::Slot;
@@ -25,11 +27,16 @@ pub struct FlowRoom {
     pub to: Target,
     pub memory: Arc<dyn CursorMemory>,
     pub stats: Arc<FlowStats>,
+    /// Of the destination, over all flows of the pipeline.
+    pub sink_stats: Arc<SinkStats>,
     pub budget: Budget,
     pub log: Slot<EmbeddedLog>,
     pub gate: Arc<Gate>,
     /// Hears of blocks that do not decode.
     pub registrar: Arc<Registrar>,
+    pub dimensions: Dimensions,
+    /// Those of them that it joins.
+    pub joins: Vec<String>,
 }
 
 pub fn flow(room: FlowRoom) -> Factory {
@@ -38,7 +45,7 @@ pub fn flow(room: FlowRoom) -> Factory {
 
 /// Runs one flow until it is asked to stop; while the pipeline is paused it waits at its cursor.
 pub(super) async fn run_flow(room: FlowRoom, context: Context) -> Result<(), Fault> {
-    while room.gate.pass(&context).await {
+    while room.gate.pass(&context).await && room.has_joins(&context).await {
         run_open(room.clone(), &context).await?;
         if context.is_stopping() {
             break;
@@ -47,11 +54,22 @@ pub(super) async fn run_flow(room: FlowRoom, context: Context) -> Result<(), Fau
     Ok(())
 }
 
+impl FlowRoom {
+    /// Waits until each dimension that it joins was read once. `false`: the task was asked to stop meanwhile.
+    async fn has_joins(&self, context: &Context) -> bool {
+        let _guard = context.progress.waiting("a dimension that was never read");
+        tokio::select! {
+            () = context.stopping() => false,
+            () = self.dimensions.present(&self.joins) => true,
+        }
+    }
+}
+
 /// Runs it until the task is asked to stop or the gate is closed.
 async fn run_open(room: FlowRoom, context: &Context) -> Result<(), Fault> {
     let log = room.log.wait(&context.progress, "the log").await;
     let destination = match &room.to {
-        Target::Sink(sink) => sink.build(&room.schema)?,
+        Target::Sink(sink) => sink.build_counted(&room.schema, Arc::clone(&room.sink_stats))?,
         Target::Stream(target) => {
             let (log, target) = (Arc::clone(&log) as Arc<dyn Log>, target.clone());
             Box::new(StreamDestination::new(log, target, room.schema.clone(), wall_clock_us))
@@ -75,9 +93,18 @@ async fn run_open(room: FlowRoom, context: &Context) -> Result<(), Fault> {
         std::future::pending::<Infallible>().await
     };
     tokio::select! {
-        ended = flow.run(stopping) => ended.map(drop).map_err(Fault::from),
+        ended = flow.run(stopping) => {
+            ended.map(drop).map_err(|failure| fault(failure, &room.sink_stats))
+        }
         never = asked => match never {},
     }
+}
+
+/// What the destination itself refuses is tried again while the pipeline is parked: rights are given and tables made meanwhile.
+fn fault(failure: Failure, sink: &SinkStats) -> Fault {
+    let is_refusal = sink.has_refused(&failure);
+    let fault = Fault::from(failure);
+    if is_refusal { fault.probed() } else { fault }
 }
 
 /// A line in the audit log for each; the flow does not wait for it.

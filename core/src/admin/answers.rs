@@ -22,6 +22,8 @@ pub struct StatusAnswer {
     pub agents: Vec<AgentAnswer>,
     pub streams: Vec<StreamAnswer>,
     pub pipelines: Vec<PipelineAnswer>,
+    #[serde(default)]
+    pub dimensions: Vec<DimensionAnswer>,
 }
 
 /// A connected agent.
@@ -70,6 +72,74 @@ pub struct PipelineAnswer {
     pub dropped: u64,
     pub gap: u64,
     pub lag_entries: u64,
+    /// Null where it writes a stream.
+    #[serde(default)]
+    pub sink: Option<SinkAnswer>,
+}
+
+/// What a pipeline's destination did since the core started; nothing of it is kept over a restart.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SinkAnswer {
+    pub table: String,
+    /// Rows committed, and their size in memory.
+    pub rows: u64,
+    pub bytes: u64,
+    /// Writes of rows that were committed, and the seconds they took together.
+    pub batches: u64,
+    pub write_s: f64,
+    /// Rows it would not take.
+    pub refused: u64,
+    /// Records dropped because a newer row was there.
+    pub stale: u64,
+    /// Writes that lost against others or whose outcome was unknown, and writes that failed otherwise.
+    pub retries: u64,
+    pub failures: u64,
+    /// Connections opened: more than one a partition and one for the requeue lane are reconnections.
+    pub connections: u64,
+}
+
+/// `/v1/dimensions`, one each; `/v1/dimensions/NAME`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DimensionAnswer {
+    pub name: String,
+    pub source: String,
+    /// `ok`; `stale`: the newest try failed, its last good rows are used; `absent`: it was never read.
+    pub state: String,
+    pub rows: Option<u64>,
+    /// In memory.
+    pub bytes: Option<u64>,
+    /// Names the rows and their columns.
+    pub snapshot: Option<String>,
+    /// When these rows were read, and what time that was at the source, where it says so.
+    pub loaded_at: Option<String>,
+    pub source_at: Option<String>,
+    /// Seconds since the source was last known to hold these rows.
+    pub age_s: Option<f64>,
+    /// Read back from this core's disk, and not confirmed by the source since.
+    pub from_disk: bool,
+    pub refresh_s: u64,
+    pub key: Vec<String>,
+    /// `name type`, with `not null` behind it where that holds; types as Arrow has them.
+    pub columns: Vec<String>,
+    /// `null`, `default` or `quarantine`.
+    pub missing: String,
+    /// The pipelines that join it.
+    pub pipelines: Vec<String>,
+    /// Refreshes since the start of the core.
+    pub refreshed: u64,
+    pub failed: u64,
+    /// Why the newest try failed, while that holds.
+    pub error: Option<String>,
+}
+
+/// `POST /v1/dimensions/NAME/refresh`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RefreshAnswer {
+    pub name: String,
+    /// Whether other rows than before are used now.
+    pub swapped: bool,
+    pub rows: Option<u64>,
+    pub snapshot: Option<String>,
 }
 
 /// `/v1/lag`.

@@ -1,7 +1,7 @@
 //! Prometheus text: families with a help line and a type, units in the names, labels from the configuration only.
 //!
 //! Format: <https://prometheus.io/docs/instrumenting/exposition_formats/>, version 0.0.4. Labels are stream, partition,
-//! pipeline, reason and branch: all bounded by what an operator configured; paths and hosts never become labels.
+//! pipeline, table, reason and branch: all bounded by what an operator configured; paths and hosts never become labels.
 
 use std::fmt::Write as _;
 
@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 pub enum Kind {
     Counter,
     Gauge,
+    Histogram,
 }
 
 /// Collects families into one text.
@@ -24,6 +25,7 @@ impl Exposition {
         let kind = match kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
         };
         // Writing to a String cannot fail.
         let _infallible = write!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
@@ -55,6 +57,29 @@ impl Family<'_> {
         self
     }
 
+    /// Adds a histogram: how many values each bound keeps, how many there are and their sum.
+    pub fn histogram(
+        &mut self,
+        labels: &[(&str, &str)],
+        bounds: &[(f64, u64)],
+        count: u64,
+        sum: f64,
+    ) -> &mut Self {
+        let name = self.name.clone();
+        self.name = format!("{name}_bucket");
+        for (bound, upto) in bounds {
+            let bound = bound.to_string();
+            self.count(&[labels, &[("le", bound.as_str())]].concat(), *upto);
+        }
+        self.count(&[labels, &[("le", "+Inf")]].concat(), count);
+        self.name = format!("{name}_sum");
+        self.sample(labels, sum);
+        self.name = format!("{name}_count");
+        self.count(labels, count);
+        self.name = name;
+        self
+    }
+
     /// Adds a whole number.
     pub fn count(&mut self, labels: &[(&str, &str)], value: u64) -> &mut Self {
         self.sample(labels, value as f64)
@@ -68,6 +93,27 @@ fn escape(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_histogram_has_its_buckets_sum_and_count() {
+        let mut exposition = Exposition::default();
+        exposition.family("garam_sink_write_seconds", Kind::Histogram, "Writes.").histogram(
+            &[("table", "t")],
+            &[(0.005, 1), (1.0, 3)],
+            4,
+            9.5,
+        );
+        expect_test::expect![[r#"
+            # HELP garam_sink_write_seconds Writes.
+            # TYPE garam_sink_write_seconds histogram
+            garam_sink_write_seconds_bucket{table="t",le="0.005"} 1
+            garam_sink_write_seconds_bucket{table="t",le="1"} 3
+            garam_sink_write_seconds_bucket{table="t",le="+Inf"} 4
+            garam_sink_write_seconds_sum{table="t"} 9.5
+            garam_sink_write_seconds_count{table="t"} 4
+        "#]]
+        .assert_eq(&exposition.finish());
+    }
 
     #[test]
     fn families_have_help_type_and_escaped_labels() {

@@ -18,6 +18,8 @@
 //! | `/metrics` | – | Prometheus text, version 0.0.4 (`metrics`) |
 //! | `/v1/tree`, `/v1/status`, `/v1/lag` | viewer | JSON |
 //! | `/v1/tap/PIPELINE?limit=N&from=end\|earliest&stage=before\|after` | operator | one JSON object a line, until the limit |
+//! | `/v1/dimensions`, `/v1/dimensions/NAME` | viewer | JSON |
+//! | `POST /v1/dimensions/NAME/refresh` | operator | JSON once it was read, 503 with the reason when it cannot be |
 //! | `POST /v1/resume/PIPELINE` | operator | 204 when it is started again, 409 when it is not parked; refused with an `Origin` header |
 
 pub mod answers;
@@ -32,7 +34,7 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use crate::supervise::Snapshot;
-use answers::{LagAnswer, StatusAnswer};
+use answers::{DimensionAnswer, LagAnswer, RefreshAnswer, StatusAnswer};
 
 pub use caller::Caller;
 pub use doors::{Doors, House, Shut, serve};
@@ -80,6 +82,9 @@ pub trait Observe: Send + Sync + 'static {
     async fn tree(&self) -> Result<Snapshot, String>;
     async fn status(&self) -> Result<StatusAnswer, String>;
     async fn lag(&self) -> Result<LagAnswer, String>;
+    fn dimensions(&self) -> Vec<DimensionAnswer>;
+    /// Has a dimension's source read now; `None` when it does not exist.
+    async fn refresh(&self, dimension: &str) -> Result<Option<RefreshAnswer>, String>;
     async fn metrics(&self) -> Result<String, String>;
     /// Whether a person's certificate counts no longer.
     async fn is_revoked(&self, admin: AgentId) -> Result<bool, String>;

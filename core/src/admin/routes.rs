@@ -45,13 +45,22 @@ const VIEWER: Option<Role> = Some(Role::Viewer);
 const OPERATOR: Option<Role> = Some(Role::Operator);
 
 /// All of them.
-pub const ROUTES: [Route; 8] = [
+pub const ROUTES: [Route; 11] = [
     route("GET", "/healthz", None, None, || get(|| async { "ok\n" })),
     route("GET", "/readyz", None, None, || get(ready)),
     route("GET", "/metrics", None, None, || get(prometheus)),
     route("GET", "/v1/tree", VIEWER, None, || get(tree)),
     route("GET", "/v1/status", VIEWER, None, || get(status)),
     route("GET", "/v1/lag", VIEWER, None, || get(lag)),
+    route("GET", "/v1/dimensions", VIEWER, None, || get(dimensions)),
+    route("GET", "/v1/dimensions/{dimension}", VIEWER, None, || get(dimension)),
+    route(
+        "POST",
+        "/v1/dimensions/{dimension}/refresh",
+        OPERATOR,
+        Some("admin-dimension-refresh"),
+        || post(refresh),
+    ),
     route("GET", "/v1/tap/{pipeline}", OPERATOR, Some("admin-tap"), || get(tap)),
     route("POST", "/v1/resume/{pipeline}", OPERATOR, Some("admin-resume"), || post(resume)),
 ];
@@ -163,6 +172,23 @@ async fn lag(State(observe): State<Observed>) -> Response {
     observe.lag().await.map(Json).map_or_else(unavailable, IntoResponse::into_response)
 }
 
+async fn dimensions(State(observe): State<Observed>) -> Response {
+    Json(observe.dimensions()).into_response()
+}
+
+async fn dimension(State(observe): State<Observed>, Path(name): Path<String>) -> Response {
+    let found = observe.dimensions().into_iter().find(|dimension| dimension.name == name);
+    found.map_or_else(|| no_dimension(&name), |found| Json(found).into_response())
+}
+
+async fn refresh(State(observe): State<Observed>, Path(name): Path<String>) -> Response {
+    match observe.refresh(&name).await {
+        Ok(Some(answer)) => Json(answer).into_response(),
+        Ok(None) => no_dimension(&name),
+        Err(why) => unavailable(why),
+    }
+}
+
 async fn resume(State(observe): State<Observed>, Path(pipeline): Path<String>) -> Response {
     match observe.resume(&pipeline).await {
         Ok(Some(Resumed::Started)) => StatusCode::NO_CONTENT.into_response(),
@@ -196,6 +222,10 @@ async fn tap(
 
 fn not_configured(pipeline: &str) -> Response {
     (StatusCode::NOT_FOUND, format!("pipeline {pipeline} is not configured")).into_response()
+}
+
+fn no_dimension(name: &str) -> Response {
+    (StatusCode::NOT_FOUND, format!("dimension {name} is not configured")).into_response()
 }
 
 fn unavailable(why: String) -> Response {

@@ -3,17 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use garam_dimension::Dimensions;
 use garam_flow::{
     Budget, FlowConfig, FlowStats, Lane, Start as FlowStart, quarantine_stream, requeue_stream,
 };
 use garam_log::{EmbeddedLog, OnFull, StreamConfig};
 use garam_meta::Meta;
 use garam_proto::{PartitionId, PipelineId, StreamName};
+use garam_sink::SinkStats;
 use garam_stage::{PlanId, Refiner};
 
 use super::StartError;
 use crate::actors::Slot;
 use crate::actors::admin::{AdminRoom, admin};
+use crate::actors::dimension::{DimensionRoom, dimension};
 use crate::actors::enrol::{EnrolRoom, enrol};
 use crate::actors::gate::Gate;
 use crate::actors::gateway::{GatewayRoom, gateway};
@@ -38,6 +41,7 @@ pub(super) struct Pipeline {
     pub(super) lane: FlowPart,
     pub(super) refiner: Arc<dyn Refiner>,
     pub(super) flows: Vec<FlowPart>,
+    pub(super) sink_stats: Arc<SinkStats>,
     pub(super) plan: PipelinePlan,
 }
 
@@ -96,6 +100,7 @@ pub(super) async fn pipelines(plan: &Plan, meta: &Meta) -> Result<Vec<Pipeline>,
             lane: FlowPart { config: lane, stats: Arc::default() },
             refiner: configured.refining.refiner(),
             flows: flows.collect(),
+            sink_stats: Arc::default(),
             plan: configured.clone(),
         });
     }
@@ -153,11 +158,18 @@ pub(super) struct Ports {
     pub(super) enrol: Option<EnrolRoom>,
 }
 
+/// Tables to join, and the tasks that read them.
+pub(super) struct Tables {
+    pub(super) all: Dimensions,
+    pub(super) rooms: Vec<DimensionRoom>,
+}
+
 /// Every child's factory, for the tree.
 pub(super) fn rooms(
     meta: &Arc<Meta>,
     log_room: LogRoom,
     ports: Ports,
+    tables: &Tables,
     pipelines: &[Pipeline],
     log_slot: &Slot<EmbeddedLog>,
 ) -> Rooms {
@@ -173,10 +185,13 @@ pub(super) fn rooms(
                 to: pipeline.plan.to.clone(),
                 memory: Arc::clone(meta) as _,
                 stats: Arc::clone(&part.stats),
+                sink_stats: Arc::clone(&pipeline.sink_stats),
                 budget: budget.clone(),
                 log: log_slot.clone(),
                 gate: Arc::clone(&pipeline.gate),
                 registrar: Arc::clone(&registrar),
+                dimensions: tables.all.clone(),
+                joins: pipeline.plan.refining.joins().to_vec(),
             };
             let carrier = CarrierRoom {
                 pipeline: pipeline.id,
@@ -202,6 +217,11 @@ pub(super) fn rooms(
         log: log(log_room),
         gateway: gateway(ports.gateway),
         pipelines: pipelines.collect(),
+        dimensions: tables
+            .rooms
+            .iter()
+            .map(|room| (room.shelf().name().to_owned(), dimension(room.clone())))
+            .collect(),
         patience: Patience::default(),
     }
 }

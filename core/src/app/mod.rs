@@ -15,7 +15,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use garam_disk::{Fs as _, RealFs};
+use garam_dimension::Dimensions;
+use garam_disk::{Fs, RealFs};
 use garam_log::{EmbeddedLog, LogError};
 use garam_meta::{GrantError, IssuedAgent as AgentRecord, Meta, MetaError, Proposal, Proven};
 use garam_proto::AgentId;
@@ -24,6 +25,7 @@ use tokio::net::TcpListener;
 
 use crate::actors::Slot;
 use crate::actors::admin::AdminRoom;
+use crate::actors::dimension::DimensionRoom;
 use crate::actors::enrol::EnrolRoom;
 use crate::actors::gateway::GatewayRoom;
 use crate::admin::{Doors, House, Shut};
@@ -111,6 +113,11 @@ impl App {
         let certificate = ServerCertificate::open(&pki, &names)?;
         let meta = Meta::open(&plan.meta_path()).await?;
         let pipelines = build::pipelines(&plan, &meta).await?;
+        let disk: Arc<dyn Fs> = Arc::new(RealFs);
+        let all =
+            Dimensions::open(&disk, &plan.data_dir, &plan.dimensions, plan.snapshots.clone())?;
+        let rooms = all.shelves.iter().map(|shelf| DimensionRoom::new(Arc::clone(shelf)));
+        let tables = build::Tables { rooms: rooms.collect(), all };
         let log_room = build::log_room(&plan, &pipelines);
         log_room.slot.set(log_room.open().await?);
         let log = log_room.slot.clone();
@@ -133,7 +140,8 @@ impl App {
         };
         let registrar = Arc::new(Registrar::open(&plan, Arc::clone(&meta), &pki).await?);
         let door = Slot::empty();
-        let observed = Arc::new(Observed::new(&plan, &meta, &pipelines, log.clone(), door.clone()));
+        let observed =
+            Arc::new(Observed::new(&plan, &meta, &pipelines, &tables, log.clone(), door.clone()));
         let gateway_room = GatewayRoom {
             config: plan.gateway.clone(),
             cluster: meta.cluster(),
@@ -159,7 +167,7 @@ impl App {
             bound: Arc::new(Mutex::new(enrol_socket)),
         });
         let ports = build::Ports { gateway: gateway_room, admin: admin_room, enrol: enrol_room };
-        let rooms = build::rooms(&meta, log_room, ports, &pipelines, &log);
+        let rooms = build::rooms(&meta, log_room, ports, &tables, &pipelines, &log);
         let supervision = Supervision::start(
             crate::supervise::tree::tree(rooms),
             tokio::runtime::Handle::current(),

@@ -48,14 +48,25 @@ impl fmt::Display for Core {
 impl Core {
     /// Asks for a JSON answer.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
-        let asked = async {
-            let response = self.send(Method::GET, path).await?;
-            let body = response.into_body().collect().await;
-            let body = body.context("the core's answer was cut")?.to_bytes();
-            serde_json::from_slice(&body)
-                .context("the core's answer is not understood: are both of one version?")
-        };
-        self.in_time(asked).await
+        self.in_time(self.told(Method::GET, path)).await
+    }
+
+    /// Asks for something to be done that may take its time, and for a JSON answer.
+    pub(crate) async fn do_within<T: DeserializeOwned>(
+        &self,
+        limit: Duration,
+        path: &str,
+    ) -> anyhow::Result<T> {
+        let asked = tokio::time::timeout(limit, self.told(Method::POST, path));
+        asked.await.map_err(|_| self.late())?
+    }
+
+    async fn told<T: DeserializeOwned>(&self, method: Method, path: &str) -> anyhow::Result<T> {
+        let response = self.send(method, path).await?;
+        let body = response.into_body().collect().await;
+        let body = body.context("the core's answer was cut")?.to_bytes();
+        serde_json::from_slice(&body)
+            .context("the core's answer is not understood: are both of one version?")
     }
 
     /// Asks for something to be done.
@@ -72,11 +83,11 @@ impl Core {
         &self,
         asked: impl Future<Output = anyhow::Result<T>>,
     ) -> anyhow::Result<T> {
-        let late = || {
-            let text = anyhow!("the core at {self} did not answer in time");
-            coded(Exit::Unreachable, text)
-        };
-        tokio::time::timeout(TIMEOUT, asked).await.map_err(|_| late())?
+        tokio::time::timeout(TIMEOUT, asked).await.map_err(|_| self.late())?
+    }
+
+    fn late(&self) -> anyhow::Error {
+        coded(Exit::Unreachable, anyhow!("the core at {self} did not answer in time"))
     }
 
     async fn send(&self, method: Method, path: &str) -> anyhow::Result<Response<Incoming>> {

@@ -53,6 +53,15 @@ pub(crate) fn status(core: &Core, format: Format) -> anyhow::Result<Exit> {
             text.push_str(&format!("          paused: {}\n", escape(reason)));
         }
     }
+    for dimension in &status.dimensions {
+        text.push_str(&format!(
+            "dimension {}  {}, {} rows, {} old\n",
+            dimension.name,
+            dimension.state,
+            dimension.rows.unwrap_or(0),
+            dimension.age_s.map_or("-".into(), seconds),
+        ));
+    }
     output::print_text(format, &status, &text)?;
     Ok(match status.verdict {
         Verdict::Healthy => Exit::Ok,

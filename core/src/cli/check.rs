@@ -50,6 +50,12 @@ pub(crate) fn check(plan: &Plan, args: &Args, format: Format) -> anyhow::Result<
             },
             "columns": stream.contract.columns.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(),
         })).collect::<Vec<_>>(),
+        "dimensions": plan.dimensions.iter().map(|dimension| json!({
+            "name": dimension.name(),
+            "source": dimension.source.label(),
+            "refresh_s": dimension.refresh.as_secs(),
+            "key": dimension.shape.dimension().key,
+        })).collect::<Vec<_>>(),
         "pipelines": plan.pipelines.iter().map(pipeline_as_json).collect::<Vec<_>>(),
     });
     let mut table = Table::new(&["WHAT", "NAME", "PLAN"]);
@@ -88,6 +94,17 @@ pub(crate) fn check(plan: &Plan, args: &Args, format: Format) -> anyhow::Result<
         );
         table.row(["stream".into(), stream.name.to_string(), text]);
         table.row(["stream".into(), stream.name.to_string(), outage.text()]);
+    }
+    for dimension in &plan.dimensions {
+        let (name, refresh) = (dimension.name().to_owned(), dimension.refresh);
+        let text = format!(
+            "{} every {}, key {}, at most {}",
+            dimension.source.label(),
+            humantime::format_duration(refresh),
+            dimension.shape.dimension().key.join(", "),
+            output::bytes(dimension.max_bytes),
+        );
+        table.row(["dimension".into(), name, text]);
     }
     for pipeline in &plan.pipelines {
         let text = format!("{} → {}", pipeline.from, pipeline.to.label());
@@ -157,6 +174,14 @@ fn connect(plan: &Plan) -> anyhow::Result<()> {
     if !pki.is_initialised()? {
         return Err(coded(Exit::Config, crate::pki::PkiError::Missing(plan.pki_dir.clone())));
     }
+    for dimension in &plan.dimensions {
+        let read = super::block_on(async { Ok(dimension.try_once().await?) });
+        let (rows, size) = read.map_err(|error| {
+            coded(Exit::Failed, error.context(format!("dimension {}", dimension.name())))
+        })?;
+        let text = format!("{rows} rows, {}, every key is there once", output::bytes(size));
+        eprintln_quietly(&format!("dimension {}: {text}", dimension.name()));
+    }
     for pipeline in &plan.pipelines {
         let schema = pipeline.refining.schema();
         let reached = super::block_on(async { Ok(pipeline.to.connect(&schema).await?) });
@@ -166,6 +191,7 @@ fn connect(plan: &Plan) -> anyhow::Result<()> {
         let found = match found {
             Readiness::Ready => "the table is there and fits",
             Readiness::TableWillBeCreated => "the table will be created",
+            Readiness::ColumnsWillBeAdded => "the table will get the columns that it lacks",
             Readiness::DatabaseWillBeCreated => "the database will be created",
         };
         eprintln_quietly(&format!("pipeline {}: {found}", pipeline.name));

@@ -12,6 +12,7 @@ mod backup;
 mod check;
 mod confirm;
 mod contract;
+mod dimension;
 mod dlq;
 mod exit;
 mod log;
@@ -51,7 +52,7 @@ pub(crate) struct Cli {
     /// How to print.
     #[arg(long, short, global = true, value_enum, default_value_t)]
     output: Format,
-    /// Ask the core on another machine, `HOST:PORT` of its admin.remote_listen: for tree, status, lag, tap and resume.
+    /// Ask the core on another machine, `HOST:PORT` of its admin.remote_listen: for tree, status, lag, tap, dimension and resume.
     #[arg(long, global = true, value_name = "HOST:PORT", requires = "identity")]
     core: Option<String>,
     /// Folder of `garam admin issue` that says who asks.
@@ -92,6 +93,9 @@ enum Verb {
     Resume(resume::Args),
     /// Run a read-only SQL query on a pipeline's SQLite destination
     Query(query::Args),
+    /// Look at the tables to join, and have one read now
+    #[command(subcommand)]
+    Dimension(dimension::Verb),
     /// Propose a contract from a sample
     #[command(subcommand)]
     Contract(contract::Verb),
@@ -156,6 +160,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Resume(args) => resume::resume(&load(&config)?, &args, format),
         Verb::Pause(args) => pause::pause(&load(&config)?, &args, format),
         Verb::Query(args) => query::query(&load(&config)?, &args, format),
+        Verb::Dimension(verb) => dimension::dispatch(&here()?, verb, format),
         Verb::Contract(verb) => contract::dispatch(verb, format),
         Verb::Test(args) => test::test(&load(&config)?, &args, format),
         Verb::Sql(args) => sql::sql(&args, || load(&config), format),
@@ -184,9 +189,10 @@ fn ask_elsewhere(core: &Core, verb: Verb, format: Format) -> anyhow::Result<Exit
         Verb::Status => ask::status(core, format),
         Verb::Lag => ask::lag(core, format),
         Verb::Tap(args) => ask::tap(core, &args),
+        Verb::Dimension(verb) => dimension::dispatch(core, verb, format),
         Verb::Resume(args) => resume::start_again(core, &args, format),
         _ => {
-            let text = "--core is for tree, status, lag, tap and resume: run this verb on the core's own machine";
+            let text = "--core is for tree, status, lag, tap, dimension and resume: run this verb on the core's own machine";
             Err(coded(Exit::Usage, anyhow::anyhow!(text)))
         }
     }

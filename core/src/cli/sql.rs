@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
+use garam_dimension::DimensionPlan;
 use garam_refine::{ContractRefiner, sample};
 use garam_stage::{ContractConfig, DropReason, Refined, system};
 use serde::Deserialize;
@@ -115,10 +116,24 @@ fn show(refined: &Refined, format: Format) -> anyhow::Result<Exit> {
 fn of_pipeline(plan: &Plan, name: &str) -> anyhow::Result<Refining> {
     let found = plan.pipelines.iter().find(|pipeline| pipeline.name == name);
     let known = || plan.pipelines.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", ");
-    found.map(|pipeline| pipeline.refining.clone()).ok_or_else(|| {
+    let refining = found.map(|pipeline| pipeline.refining.clone()).ok_or_else(|| {
         let text = format!("pipeline {name} is not configured; there is {}", known());
         coded(Exit::NotFound, anyhow!(text))
-    })
+    })?;
+    read_dimensions(plan, &refining)?;
+    Ok(refining)
+}
+
+/// Reads once what a refinement joins.
+pub(super) fn read_dimensions(plan: &Plan, refining: &Refining) -> anyhow::Result<()> {
+    let joined =
+        |dimension: &&DimensionPlan| refining.joins().iter().any(|name| name == dimension.name());
+    for dimension in plan.dimensions.iter().filter(joined) {
+        let read = super::block_on(async { Ok(dimension.read_once().await?) });
+        let read = read.with_context(|| format!("dimension {}", dimension.name()))?;
+        plan.snapshots.put(dimension.name(), Arc::new(read.snapshot));
+    }
+    Ok(())
 }
 
 fn of_file(path: &Path, load: impl Fn() -> anyhow::Result<Plan>) -> anyhow::Result<Refining> {
@@ -128,6 +143,7 @@ fn of_file(path: &Path, load: impl Fn() -> anyhow::Result<Plan>) -> anyhow::Resu
     let file: Refinement = toml::from_str(&text.map_err(unusable)?)
         .with_context(|| shown.to_string())
         .map_err(unusable)?;
+    let mut plan = None;
     let (contract, refiner) = match (file.contract, file.stream) {
         (Some(contract), None) => {
             let contract = contract.check().with_context(|| shown.to_string()).map_err(unusable)?;
@@ -135,7 +151,7 @@ fn of_file(path: &Path, load: impl Fn() -> anyhow::Result<Plan>) -> anyhow::Resu
             (contract, Arc::new(refiner.map_err(unusable)?))
         }
         (None, Some(name)) => {
-            let plan = load()?;
+            let plan = plan.insert(load()?);
             let stream = plan.streams.iter().find(|stream| stream.name.as_str() == name);
             let stream = stream
                 .ok_or_else(|| unusable(anyhow!("{shown}: stream {name} is not configured")))?;
@@ -143,8 +159,15 @@ fn of_file(path: &Path, load: impl Fn() -> anyhow::Result<Plan>) -> anyhow::Resu
         }
         _ => return Err(unusable(anyhow!("{shown}: says one of stream, [contract]"))),
     };
-    let refining = Refining::new(&contract, refiner, Some(file.sql));
-    refining.map_err(|why| unusable(anyhow!("{shown}: sql: {why}")))
+    let tables = plan.iter().flat_map(|plan| &plan.dimensions);
+    let tables = tables.map(|dimension| dimension.shape.dimension().clone()).collect();
+    let snapshots = plan.as_ref().map(|plan| plan.snapshots.clone()).unwrap_or_default();
+    let refining = Refining::new(&contract, refiner, Some(file.sql), tables, &snapshots);
+    let refining = refining.map_err(|why| unusable(anyhow!("{shown}: sql: {why}")))?;
+    if let Some(plan) = &plan {
+        read_dimensions(plan, &refining)?;
+    }
+    Ok(refining)
 }
 
 fn read_sample(path: &Path) -> anyhow::Result<String> {

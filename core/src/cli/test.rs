@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::exit::{Exit, coded};
 use super::output::{self, Format, Table};
+use super::sql::read_dimensions;
 use crate::app::rows::row_as_json;
 use crate::config::Plan;
 
@@ -96,6 +97,7 @@ fn refiner(plan: &Plan, file: &File) -> Result<Arc<dyn Refiner>, String> {
         (None, Some(name)) => {
             let found = plan.pipelines.iter().find(|known| known.name == *name);
             let found = found.ok_or_else(|| format!("pipeline {name} is not configured"))?;
+            read_dimensions(plan, &found.refining).map_err(|error| format!("{error:#}"))?;
             Ok(found.refining.refiner())
         }
         _ => Err("a file of cases says one of stream, pipeline".into()),

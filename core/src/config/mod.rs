@@ -16,7 +16,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use garam_stage::ContractConfig;
+use garam_dimension::DimensionConfig;
+use garam_stage::{ContractConfig, Missing};
 use serde::Deserialize;
 
 pub use load::{ConfigError, load, parse};
@@ -48,6 +49,9 @@ pub struct Config {
     /// `[stream.NAME]`: at least one.
     #[serde(default)]
     pub stream: BTreeMap<String, StreamConfig>,
+    /// `[dimension.NAME]`: tables to join.
+    #[serde(default)]
+    pub dimension: BTreeMap<String, DimensionConfig>,
     /// `[pipeline.NAME]`.
     #[serde(default)]
     pub pipeline: BTreeMap<String, PipelineConfig>,
@@ -262,8 +266,20 @@ pub struct PipelineConfig {
     pub max_wait: Duration,
     #[serde(default)]
     pub quarantine: QuarantineConfig,
+    /// `[pipeline.NAME.dimension.DIMENSION]`: the dimensions it joins. It waits until each has been read once.
+    #[serde(default)]
+    pub dimension: BTreeMap<String, UseConfig>,
     /// Exactly one destination: `[pipeline.NAME.to.mysql]`, `[pipeline.NAME.to.postgres]` or `[pipeline.NAME.to.sqlite]`.
     pub to: To,
+}
+
+/// A dimension as one pipeline uses it.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UseConfig {
+    /// What becomes of a record whose key the dimension does not have: `null`, `default` or `quarantine`. Default: as the dimension
+    /// says.
+    pub missing: Option<Missing>,
 }
 
 /// What a pipeline puts aside, and when that is too much.

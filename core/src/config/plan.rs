@@ -1,19 +1,21 @@
 //! The checked configuration: names are names, references exist, numbers are in bounds.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use garam_dimension::{DimensionConfig, DimensionPlan};
 use garam_flow::StreamTarget;
 use garam_proto::StreamName;
 use garam_refine::ContractRefiner;
 use garam_sink::SinkConfig;
-use garam_stage::{Contract, Format};
+use garam_stage::{Contract, Dimension, Format, Snapshots};
 
 use super::{
     AdminConfig, Config, ConfigError, GatewayConfig, LogConfig, OnFull, PipelineConfig, PkiConfig,
-    PolicyConfig, QuarantineConfig, Refining, Start, StreamConfig, StreamTo, Target, To,
+    PolicyConfig, QuarantineConfig, Refining, Start, StreamConfig, StreamTo, Target, To, UseConfig,
 };
 
 /// What the core will do, as `garam check` prints it.
@@ -27,6 +29,9 @@ pub struct Plan {
     pub admin: AdminPlan,
     pub log: LogConfig,
     pub streams: Vec<StreamPlan>,
+    pub dimensions: Vec<DimensionPlan>,
+    /// Where the newest rows of the dimensions are, once a core runs.
+    pub snapshots: Snapshots,
     pub pipelines: Vec<PipelinePlan>,
 }
 
@@ -103,10 +108,18 @@ impl Config {
             .into_iter()
             .map(|(name, stream)| check_stream(name, stream))
             .collect::<Result<Vec<_>, _>>()?;
+        let dimensions = self
+            .dimension
+            .into_iter()
+            .map(|(name, dimension)| check_dimension(&name, dimension))
+            .collect::<Result<Vec<_>, _>>()?;
+        let snapshots = Snapshots::default();
         let pipelines = self
             .pipeline
             .into_iter()
-            .map(|(name, pipeline)| check_pipeline(name, pipeline, &streams))
+            .map(|(name, pipeline)| {
+                check_pipeline(name, pipeline, &streams, &dimensions, &snapshots)
+            })
             .collect::<Result<Vec<_>, _>>()?;
         check_targets(&pipelines)?;
         check_circles(&pipelines)?;
@@ -123,6 +136,8 @@ impl Config {
             admin,
             log: self.log,
             streams,
+            dimensions,
+            snapshots,
             pipelines,
         })
     }
@@ -235,10 +250,46 @@ fn check_stream(name: String, stream: StreamConfig) -> Result<StreamPlan, Config
     })
 }
 
+fn check_dimension(name: &str, dimension: DimensionConfig) -> Result<DimensionPlan, ConfigError> {
+    dimension.check(name).or_else(|error| {
+        let key = match error.key {
+            "" => format!("dimension.{name}"),
+            key => format!("dimension.{name}.{key}"),
+        };
+        invalid(&key, error.why)
+    })
+}
+
+/// The dimensions as a pipeline's SQL may join them.
+fn check_uses(
+    pipeline: &str,
+    uses: &BTreeMap<String, UseConfig>,
+    dimensions: &[DimensionPlan],
+) -> Result<Vec<Dimension>, ConfigError> {
+    let key = |name: &str| format!("pipeline.{pipeline}.dimension.{name}");
+    if let Some(name) = uses.keys().find(|name| dimensions.iter().all(|d| d.name() != *name)) {
+        let known: Vec<_> = dimensions.iter().map(DimensionPlan::name).collect();
+        let there = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        let text = format!("dimension {name} is not configured; there is {there}");
+        return invalid(&key(name), text);
+    }
+    let as_used = |dimension: &DimensionPlan| {
+        let declared = dimension.shape.dimension().clone();
+        let written = uses.get(dimension.name()).and_then(|written| written.missing);
+        let missing = written.unwrap_or(declared.missing);
+        let key = format!("{}.missing", key(dimension.name()));
+        dimension.shape.allows(missing).or_else(|e| invalid(&key, e.why))?;
+        Ok(Dimension { missing, ..declared })
+    };
+    dimensions.iter().map(as_used).collect()
+}
+
 fn check_pipeline(
     name: String,
     pipeline: PipelineConfig,
     streams: &[StreamPlan],
+    dimensions: &[DimensionPlan],
+    snapshots: &Snapshots,
 ) -> Result<PipelinePlan, ConfigError> {
     let key = |field: &str| format!("pipeline.{name}.{field}");
     if let Err(error) = StreamName::new(name.as_str()) {
@@ -263,8 +314,16 @@ fn check_pipeline(
     if quarantine.max_share_from == 0 {
         return invalid(&key("quarantine.max_share_from"), "out of bounds: 1 and more".into());
     }
-    let refining = Refining::new(&stream.contract, Arc::clone(&stream.refiner), pipeline.sql);
+    let tables = check_uses(&name, &pipeline.dimension, dimensions)?;
+    let (contract, refiner) = (&stream.contract, Arc::clone(&stream.refiner));
+    let refining = Refining::new(contract, refiner, pipeline.sql, tables, snapshots);
     let refining = refining.or_else(|why| invalid(&key("sql"), why))?;
+    if let Some(name) = pipeline.dimension.keys().find(|name| !refining.joins().contains(name)) {
+        let text = format!(
+            "the pipeline's SQL does not join it: write `join {name} using (…)`, or leave this out"
+        );
+        return invalid(&key(&format!("dimension.{name}")), text);
+    }
     let to = one_target(&name, pipeline.to, streams)?;
     if let Err(error) = to.check(&refining.schema()) {
         return invalid(&key(&format!("to.{}", to.kind())), error.to_string());

@@ -1,6 +1,6 @@
 //! How a pipeline's records become rows: by its stream's contract, and by its SQL where it has some.
 //!
-//! In: the stream's contract and refiner, the SQL. Out: [`Refining`]: one refiner, the schema of what it gives, and the text that
+//! In: the stream's contract and refiner, the SQL, the dimensions it may join. Out: [`Refining`]: one refiner, the schema of what it gives, and the text that
 //! the pipeline's plan is named by. Not here: what SQL may say (`garam-refine-sql`).
 
 use std::fmt;
@@ -8,29 +8,45 @@ use std::sync::Arc;
 
 use arrow_schema::SchemaRef;
 use garam_refine::{ContractRefiner, SEMANTICS};
-use garam_stage::{Contract, Refiner};
+use garam_stage::{Contract, Dimension, Refiner, Snapshots};
 
 /// What a pipeline does to records.
 #[derive(Clone)]
 pub struct Refining {
     refiner: Arc<dyn Refiner>,
     sql: Option<String>,
+    /// The dimensions that the SQL joins.
+    joins: Vec<String>,
     text: String,
 }
 
+struct Planned {
+    refiner: Arc<dyn Refiner>,
+    joins: Vec<String>,
+    semantics: &'static str,
+}
+
 impl Refining {
-    /// Plans the SQL once, or says why it cannot be planned.
+    /// Plans the SQL once, or says why it cannot be planned. It may join these tables, whose newest rows are at `snapshots`.
     pub fn new(
         contract: &Contract,
         refiner: Arc<ContractRefiner>,
         sql: Option<String>,
+        tables: Vec<Dimension>,
+        snapshots: &Snapshots,
     ) -> Result<Self, String> {
         let mut text =
             format!("contract {}\nrefine semantics {SEMANTICS}\n", contract.canonical_text());
-        let Some(sql) = sql else { return Ok(Self { refiner, sql: None, text }) };
-        let (refiner, semantics) = planned(refiner, &sql)?;
+        let Some(sql) = sql else {
+            return Ok(Self { refiner, sql: None, joins: Vec::new(), text });
+        };
+        let known = tables.clone();
+        let Planned { refiner, joins, semantics } = planned(refiner, &sql, tables, snapshots)?;
         text.push_str(&format!("sql semantics {semantics}\nsql {}\n", sql.trim()));
-        Ok(Self { refiner, sql: Some(sql), text })
+        for table in known.iter().filter(|table| joins.contains(&table.name)) {
+            text.push_str(&declared(table));
+        }
+        Ok(Self { refiner, sql: Some(sql), joins, text })
     }
 
     pub fn refiner(&self) -> Arc<dyn Refiner> {
@@ -46,6 +62,11 @@ impl Refining {
         self.sql.as_deref()
     }
 
+    /// The dimensions that the SQL joins.
+    pub fn joins(&self) -> &[String] {
+        &self.joins
+    }
+
     /// What the plan is named by: the same text, the same rows.
     pub fn text(&self) -> &str {
         &self.text
@@ -58,17 +79,42 @@ impl fmt::Debug for Refining {
     }
 }
 
+/// What of a dimension's declaration decides which rows there are. Its rows are no part of a plan: a pipeline goes on with
+/// the newest ones.
+fn declared(table: &Dimension) -> String {
+    let column = |field: &arrow_schema::FieldRef| format!("{} {}", field.name(), field.data_type());
+    let columns: Vec<String> = table.schema.fields().iter().map(column).collect();
+    let (name, key) = (&table.name, table.key.join(" "));
+    format!(
+        "dimension {name} key {key} missing {:?} columns {}\n",
+        table.missing,
+        columns.join(", ")
+    )
+}
+
 #[cfg(feature = "sql")]
 fn planned(
     contract: Arc<ContractRefiner>,
     sql: &str,
-) -> Result<(Arc<dyn Refiner>, &'static str), String> {
-    use garam_refine_sql::SqlRefiner;
-    let refiner = SqlRefiner::new(contract, sql).map_err(|error| error.to_string())?;
-    Ok((Arc::new(refiner), garam_refine_sql::SEMANTICS))
+    tables: Vec<Dimension>,
+    snapshots: &Snapshots,
+) -> Result<Planned, String> {
+    use garam_refine_sql::{Dimensions, SEMANTICS, SqlRefiner};
+    let dimensions = Dimensions { tables, snapshots: snapshots.clone() };
+    let refiner = SqlRefiner::joining(contract, sql, &dimensions);
+    let refiner = refiner.map_err(|error| error.to_string())?;
+    let mut joins = refiner.dimensions().to_vec();
+    joins.sort();
+    joins.dedup();
+    Ok(Planned { refiner: Arc::new(refiner), joins, semantics: SEMANTICS })
 }
 
 #[cfg(not(feature = "sql"))]
-fn planned(_: Arc<ContractRefiner>, _: &str) -> Result<(Arc<dyn Refiner>, &'static str), String> {
+fn planned(
+    _: Arc<ContractRefiner>,
+    _: &str,
+    _: Vec<Dimension>,
+    _: &Snapshots,
+) -> Result<Planned, String> {
     Err("this garam was built without SQL: use one that was built with the feature `sql`".into())
 }

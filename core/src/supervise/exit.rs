@@ -33,6 +33,7 @@ pub struct Fault {
     /// What the operator may do.
     pub advice: &'static str,
     downstream_gone: bool,
+    is_probed: bool,
 }
 
 /// How the whole tree ended.
@@ -49,11 +50,21 @@ pub enum RootExit {
 impl Fault {
     pub fn new(kind: Option<FailureKind>, what: impl Into<String>) -> Self {
         let advice = policy::policy(kind).advice;
-        Self { kind, what: what.into(), advice, downstream_gone: false }
+        Self { kind, what: what.into(), advice, downstream_gone: false, is_probed: false }
     }
 
     pub fn internal(what: impl Into<String>) -> Self {
         Self::new(Some(FailureKind::Internal), what)
+    }
+
+    /// For what somebody else refuses and may grant meanwhile: while it is put aside it is tried again by itself.
+    #[must_use]
+    pub fn probed(self) -> Self {
+        Self { advice: policy::advice_while_probed(self.kind), is_probed: true, ..self }
+    }
+
+    pub(super) fn is_probed(&self) -> bool {
+        self.is_probed
     }
 
     /// For a task whose receiver has gone: makes the exit [`Exit::DownstreamGone`].

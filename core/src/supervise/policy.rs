@@ -2,6 +2,8 @@
 //!
 //! Three answers. [`Retry::After`]: again, after a pause that grows. [`Retry::OnceFixed`]: a person must act, so trying
 //! again only makes noise; the unit is parked. [`Retry::Never`]: somebody else does this work now.
+//! What a destination refuses may be granted meanwhile, so such a fault is marked ([`super::Fault::probed`]): the unit is
+//! parked with one error all the same, and tried again by itself at intervals that grow to five minutes.
 //! Of the first kind, those that heal by themselves do not count towards the restart intensity: a destination may be down
 //! for a weekend and must be found again on Monday without anybody's hand.
 
@@ -62,6 +64,18 @@ pub fn policy(kind: Option<FailureKind>) -> Policy {
             counted: true,
             advice: "a fault in Garam itself: keep the log around this time and report it",
         },
+    }
+}
+
+/// To the operator, about what is put aside and tried again by itself, at growing intervals.
+pub fn advice_while_probed(kind: Option<FailureKind>) -> &'static str {
+    match kind {
+        Some(FailureKind::Schema) => {
+            "make contract and destination fit together; it is tried again by itself within 5 minutes, by resume at once"
+        }
+        _ => {
+            "give the rights or the quota that the message names; it is tried again by itself within 5 minutes, by resume at once"
+        }
     }
 }
 

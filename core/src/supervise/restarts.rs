@@ -20,6 +20,14 @@ pub(super) struct Backoff {
     last: Duration,
 }
 
+/// When a child that was put aside is tried again, and what the operator was told about it.
+#[derive(Debug)]
+pub(super) struct Probe {
+    pub(super) at: Instant,
+    pause: Duration,
+    told: String,
+}
+
 /// How patient supervision is. One value for the whole tree.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Timing {
@@ -28,6 +36,9 @@ pub(super) struct Timing {
     pub(super) cap: Duration,
     /// A child that ran so long starts again with the shortest pause.
     pub(super) stable: Duration,
+    /// How soon a child that was put aside is tried again, and how long at most after many times.
+    pub(super) probe_floor: Duration,
+    pub(super) probe_cap: Duration,
     /// How long a child that was cut off may take to be gone.
     pub(super) abort_grace: Duration,
 }
@@ -73,6 +84,26 @@ impl Backoff {
     }
 }
 
+impl Probe {
+    /// The one after `last`, for a child that has run for `ran` and then was refused `what`.
+    pub(super) fn after(
+        last: Option<Self>,
+        ran: Duration,
+        what: &str,
+        timing: &Timing,
+        now: Instant,
+    ) -> Self {
+        let last = last.filter(|_| ran < timing.stable);
+        let pause = last.map_or(timing.probe_floor, |last| (last.pause * 2).min(timing.probe_cap));
+        Self { at: now + pause, pause, told: what.to_owned() }
+    }
+
+    /// Whether the operator was told this already.
+    pub(super) fn has_told(&self, what: &str) -> bool {
+        self.told == what
+    }
+}
+
 impl Default for Timing {
     fn default() -> Self {
         Self {
@@ -80,6 +111,8 @@ impl Default for Timing {
             floor: Duration::from_millis(100),
             cap: Duration::from_secs(60),
             stable: Duration::from_secs(60),
+            probe_floor: Duration::from_secs(1),
+            probe_cap: Duration::from_secs(300),
             abort_grace: Duration::from_secs(5),
         }
     }

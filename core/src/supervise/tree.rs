@@ -10,6 +10,7 @@
 //!    ├─ gateway                  stops first; one session dies alone, inside it
 //!    ├─ pipelines one_for_one
 //!    │  └─ …      one_for_all    one branch a pipeline, a task a partition; parked when it keeps failing
+//!    ├─ dimensions one_for_one   a task a dimension, where there are any: pipelines go on with what was read last
 //!    └─ meta                     stops last; behind the others, so that its failure restarts nobody
 //! ```
 //!
@@ -31,6 +32,8 @@ pub struct Rooms {
     pub log: Factory,
     pub gateway: Factory,
     pub pipelines: Vec<PipelineRoom>,
+    /// A task for each dimension, by name.
+    pub dimensions: Vec<(String, Factory)>,
     pub patience: Patience,
 }
 
@@ -53,7 +56,7 @@ pub struct Patience {
 
 /// The whole tree.
 pub fn tree(rooms: Rooms) -> Branch {
-    let Rooms { admin, meta, log, gateway, pipelines, patience } = rooms;
+    let Rooms { admin, meta, log, gateway, pipelines, dimensions, patience } = rooms;
     let watched = |name: &str, factory| watched(name, factory, patience);
     Branch {
         name: "root".to_owned(),
@@ -80,7 +83,7 @@ pub fn tree(rooms: Rooms) -> Branch {
                 intensity: Intensity { max: 5, within: Duration::from_secs(60) },
                 on_exceeded: OnExceeded::Escalate,
                 stops_last: false,
-                children: vec![
+                children: [
                     Spec::Task(Child {
                         stops_last: true,
                         when_stuck: WhenStuck::EndProcess,
@@ -98,11 +101,30 @@ pub fn tree(rooms: Rooms) -> Branch {
                             .map(|room| pipeline(room, patience))
                             .collect(),
                     }),
-                    Spec::Task(Child { stops_last: true, ..watched("meta", meta) }),
-                ],
+                ]
+                .into_iter()
+                .chain(self::dimensions(dimensions, patience))
+                .chain([Spec::Task(Child { stops_last: true, ..watched("meta", meta) })])
+                .collect(),
             }),
         ],
     }
+}
+
+/// The branch of all dimensions, where there are any.
+fn dimensions(dimensions: Vec<(String, Factory)>, patience: Patience) -> Option<Spec> {
+    let task = |(name, factory): (String, Factory)| Spec::Task(watched(&name, factory, patience));
+    let children: Vec<Spec> = dimensions.into_iter().map(task).collect();
+    (!children.is_empty()).then(|| {
+        Spec::Branch(Branch {
+            name: "dimensions".to_owned(),
+            strategy: Strategy::OneForOne,
+            intensity: Intensity { max: 5, within: Duration::from_secs(60) },
+            on_exceeded: OnExceeded::Park,
+            stops_last: false,
+            children,
+        })
+    })
 }
 
 /// The branch of one pipeline; also for one that is added while the core runs.

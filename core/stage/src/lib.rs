@@ -2,13 +2,15 @@
 //!
 //! Reading order: [`contract`] (a stream's schema) → [`records`] (what the engine hands to refining and gets back) →
 //! [`cursor`] (where a pipeline stands) → [`destination`] (who keeps rows and cursor together) → [`quarantine`] (what
-//! did not fit) → [`slots`] (where a row belongs by its key) → [`failure`] (what every room's errors become at its door).
+//! did not fit) → [`dimension`] (tables to join) → [`slots`] (where a row belongs by its key) → [`failure`] (what every room's
+//! errors become at its door).
 //! Light on purpose: Arrow's arrays and schemas, no engine, no I/O, so that testing a destination builds nothing else.
 #![forbid(unsafe_code)]
 
 pub mod contract;
 pub mod cursor;
 pub mod destination;
+pub mod dimension;
 pub mod failure;
 pub mod quarantine;
 pub mod records;
@@ -21,6 +23,9 @@ pub use contract::{
 pub use cursor::{Choice, Counters, Cursor, CursorKey, CursorMemory, Decision, PlanId, SlotRange};
 pub use destination::{
     Destination, Durability, Outcome, Refusal, StagedBatch, TableSpec, WriteMode,
+};
+pub use dimension::{
+    Dimension, DimensionSource, Missing, Snapshot, SnapshotId, SnapshotSet, Snapshots, Told, Wanted,
 };
 pub use failure::{Failure, FailureKind};
 pub use quarantine::{QuarantineReason, QuarantinedRecord};

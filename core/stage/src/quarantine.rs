@@ -39,11 +39,13 @@ pub enum QuarantineReason {
     NotAllowed,
     /// The pipeline's SQL fails on it.
     Sql,
+    /// A dimension that the SQL joins has no row for its key.
+    Unmatched,
 }
 
 impl QuarantineReason {
     /// All of them, in the order of their numbers on disk.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Syntax,
         Self::Shape,
         Self::Type,
@@ -58,6 +60,7 @@ impl QuarantineReason {
         Self::Pattern,
         Self::NotAllowed,
         Self::Sql,
+        Self::Unmatched,
     ];
 
     pub fn name(self) -> &'static str {
@@ -76,6 +79,7 @@ impl QuarantineReason {
             Self::Pattern => "pattern",
             Self::NotAllowed => "not_allowed",
             Self::Sql => "sql",
+            Self::Unmatched => "unmatched",
         }
     }
 }

@@ -15,13 +15,16 @@ use crate::client::{Client, tls, tls_as};
 use crate::core_under_test::{Core, request};
 
 /// What each route takes, said once more: a route that is new or changed its role fails here until somebody has looked.
-const TAKES: [(&str, &str, Option<Role>); 8] = [
+const TAKES: [(&str, &str, Option<Role>); 11] = [
     ("GET", "/healthz", None),
     ("GET", "/readyz", None),
     ("GET", "/metrics", None),
     ("GET", "/v1/tree", Some(Role::Viewer)),
     ("GET", "/v1/status", Some(Role::Viewer)),
     ("GET", "/v1/lag", Some(Role::Viewer)),
+    ("GET", "/v1/dimensions", Some(Role::Viewer)),
+    ("GET", "/v1/dimensions/{dimension}", Some(Role::Viewer)),
+    ("POST", "/v1/dimensions/{dimension}/refresh", Some(Role::Operator)),
     ("GET", "/v1/tap/{pipeline}", Some(Role::Operator)),
     ("POST", "/v1/resume/{pipeline}", Some(Role::Operator)),
 ];
@@ -97,7 +100,7 @@ async fn every_route_answers_exactly_those_who_may_ask_it() {
     // Only the client is foreign: it trusts the core's root.
     std::fs::copy(core.plan.pki_dir.join("root.pem"), foreign.join("ca.pem")).unwrap();
     for (method, path, takes) in TAKES {
-        let path = path.replace("{pipeline}", "nobody");
+        let path = path.replace("{pipeline}", "nobody").replace("{dimension}", "nothing");
         let mut seen: BTreeMap<String, (Went, Went)> = BTreeMap::new();
         let mut note = |who: &str, answer: (u16, String), expected| {
             seen.insert(who.into(), (went(&answer), expected));

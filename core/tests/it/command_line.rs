@@ -60,10 +60,40 @@ const PIPELINE: &str = "data_dir = \"DIR/core\"\n[gateway]\nlisten = \"127.0.0.1
 [pipeline.p]\nfrom = \"orders\"\n[pipeline.p.to.sqlite]\npath = \"DIR/orders.sqlite\"\ntable = \"orders\"\n";
 
 #[test]
+fn check_reads_each_dimension_once_and_names_a_key_that_is_there_twice() {
+    let dimension = "[dimension.users]\nkey = \"id\"\n[dimension.users.columns]\nid = \"bigint not null\"\n\
+        [dimension.users.from.file]\npath = \"DIR/users.csv\"\nformat = \"csv\"\n";
+    let shell = Shell::new(&format!("{PIPELINE}{dimension}"));
+    shell.says(&["ca", "init"]);
+    let plan: serde_json::Value =
+        serde_json::from_str(&shell.says(&["check", "-o", "json"])).unwrap();
+    let expected = serde_json::json!([
+        {"name": "users", "source": "file DIR/users.csv", "refresh_s": 10, "key": ["id"]}
+    ]);
+    assert_eq!(plan["dimensions"], expected);
+    let connect = ["check", "--connect"];
+    let (exit, told) = shell.fails(&connect);
+    assert_eq!(exit, 1);
+    assert!(told.contains("dimension users: cannot read DIR/users.csv: No such file"), "{told}");
+    std::fs::write(shell.path().join("users.csv"), "id\n7\n8\n7\n").unwrap();
+    let (exit, told) = shell.fails(&connect);
+    assert_eq!(exit, 1);
+    assert!(
+        told.contains("rows 1 and 3 have the same key (id)") && told.contains("id = 7"),
+        "{told}"
+    );
+    std::fs::write(shell.path().join("users.csv"), "id\n7\n8\n").unwrap();
+    let (exit, told) = shell.fails(&connect);
+    assert_eq!(exit, 0);
+    assert!(told.contains("dimension users: 2 rows, 16 B, every key is there once"), "{told}");
+    assert_eq!(shell.fails(&["dimension", "ls"]).0, 4, "no core runs");
+}
+
+#[test]
 fn check_prints_a_stable_plan() {
     let shell = Shell::new(PIPELINE);
     expect![[r#"
-        {"admin":"127.0.0.1:1","admin_remote":null,"admin_socket":"DIR/core/admin.sock","connected":false,"data_dir":"DIR/core","enrol":null,"gateway":"127.0.0.1:7470","pipelines":[{"from":"orders","name":"p","to":"sqlite DIR/orders.sqlite table orders"}],"pki_dir":"DIR/core/pki","policies":[],"streams":[{"columns":["id"],"name":"orders","outage":{"bytes_per_s":1048576,"measured":false,"seconds":20480},"partitions":1,"quota_bytes":21474836480,"retain_s":86400}]}
+        {"admin":"127.0.0.1:1","admin_remote":null,"admin_socket":"DIR/core/admin.sock","connected":false,"data_dir":"DIR/core","dimensions":[],"enrol":null,"gateway":"127.0.0.1:7470","pipelines":[{"from":"orders","name":"p","to":"sqlite DIR/orders.sqlite table orders"}],"pki_dir":"DIR/core/pki","policies":[],"streams":[{"columns":["id"],"name":"orders","outage":{"bytes_per_s":1048576,"measured":false,"seconds":20480},"partitions":1,"quota_bytes":21474836480,"retain_s":86400}]}
     "#]]
     .assert_eq(&shell.says(&["check", "-o", "json"]));
     let table = shell.says(&["check"]);

@@ -9,14 +9,17 @@ mod client;
 mod command_line;
 mod configuration;
 mod core_under_test;
+mod dimension;
 mod door;
 mod enrol;
 mod enrolment;
 mod limits;
+mod mysql;
 mod newer;
 mod postgres;
 mod requeue;
 #[cfg(feature = "sql")]
 mod sql;
 mod streams;
+mod testbed;
 mod tree;

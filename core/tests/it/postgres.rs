@@ -1,28 +1,10 @@
 //! A whole core that delivers into a real PostgreSQL server, which is killed under it.
 
-use std::path::Path;
-use std::process::Command;
-
 use sqlx::Connection as _;
 
 use crate::client::Client;
 use crate::core_under_test::Core;
-
-const TESTBED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../soak-tests/testbed/postgres");
-
-/// Runs the testbed's script; a machine that cannot have a server fails the test.
-fn testbed(verb: &str, folder: &Path) -> String {
-    let owner = std::process::id().to_string();
-    let mut command = Command::new(TESTBED);
-    command.arg(verb).arg(folder);
-    if verb == "start" {
-        command.arg(owner);
-    }
-    let done = command.output().unwrap();
-    let errors = String::from_utf8_lossy(&done.stderr);
-    assert!(done.status.success(), "no PostgreSQL server to test against: {errors}");
-    String::from_utf8(done.stdout).unwrap()
-}
+use crate::testbed::Server;
 
 async fn lines(url: &str) -> Vec<String> {
     let Ok(mut connection) = sqlx::PgConnection::connect(url).await else { return Vec::new() };
@@ -32,30 +14,26 @@ async fn lines(url: &str) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lines_reach_postgres_once_over_a_killed_server_and_a_restarted_core() {
-    let place = std::env::temp_dir().join(format!("garam-core-postgres-{}", std::process::id()));
-    std::fs::create_dir(&place).unwrap();
-    std::fs::write(place.join("throwaway"), "").unwrap();
-    let said: serde_json::Value = serde_json::from_str(&testbed("start", &place)).unwrap();
-    let url = said["url"].as_str().unwrap().to_owned();
-
+    let server = Server::start("postgres", "killed");
+    let url = &server.url;
     let folder = tempfile::tempdir().unwrap();
     let address = folder.path().join("db.url");
-    std::fs::write(&address, &url).unwrap();
+    std::fs::write(&address, url).unwrap();
     let core = Core::delivering(folder, &format!("postgres]\nurl_file = {address:?}")).await;
     let identity = core.identity("web-01");
     let mut agent = Client::connect(core.app.gateway_addr(), &identity).await.unwrap();
     assert_eq!(agent.claim(1, 1, "logs").await, Ok(0));
     agent.push(1, 1, 1, 0, "one\ntwo\n").await;
     agent.acked(1, 8).await;
-    core.eventually("two lines", || async { lines(&url).await == ["one", "two"] }).await;
+    core.eventually("two lines", || async { lines(url).await == ["one", "two"] }).await;
 
     // The server is gone; what is acknowledged meanwhile waits in the log.
-    testbed("kill", &place);
+    server.kill();
     agent.push(1, 1, 1, 8, "three\n").await;
     agent.acked(1, 14).await;
-    testbed("start", &place);
+    server.start_again();
     let expected = ["one", "two", "three"];
-    core.eventually("three lines", || async { lines(&url).await == expected }).await;
+    core.eventually("three lines", || async { lines(url).await == expected }).await;
 
     let core = core.restart().await;
     let mut agent = Client::connect(core.app.gateway_addr(), &identity).await.unwrap();
@@ -63,5 +41,54 @@ async fn lines_reach_postgres_once_over_a_killed_server_and_a_restarted_core() {
     agent.push(1, 1, 1, 14, "four\n").await;
     agent.acked(1, 19).await;
     let expected = ["one", "two", "three", "four"];
-    core.eventually("four lines", || async { lines(&url).await == expected }).await;
+    core.eventually("four lines", || async { lines(url).await == expected }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_refuses_everything_parks_its_pipeline_which_goes_on_by_itself_once_it_may() {
+    let server = Server::start("postgres", "refusing");
+    let url = &server.url;
+    let mut owner = sqlx::PgConnection::connect(&server.admin_url).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let core = Core::delivering(folder, &format!("postgres]\nurl = {url:?}")).await;
+    let identity = core.identity("web-01");
+    let mut agent = Client::connect(core.app.gateway_addr(), &identity).await.unwrap();
+    assert_eq!(agent.claim(1, 1, "logs").await, Ok(0));
+    agent.push(1, 1, 1, 0, "0\n").await;
+    agent.acked(1, 2).await;
+    core.eventually("the first line", || async { lines(url).await == ["0"] }).await;
+
+    let disconnect =
+        "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'garam'";
+    let cases = [
+        (
+            "alter role garam set default_transaction_read_only = on",
+            "alter role garam reset default_transaction_read_only",
+            "transactions are read-only for this role",
+        ),
+        (
+            "alter table lines owner to postgres; revoke all on lines from garam",
+            "alter table lines owner to garam",
+            "table lines",
+        ),
+        ("alter role garam nologin", "alter role garam login", "not permitted to log in"),
+    ];
+    let mut expected = vec!["0".to_owned()];
+    for (number, (breaks, mends, said)) in (1..).zip(cases) {
+        for sql in [breaks, disconnect] {
+            sqlx::raw_sql(sql).execute(&mut owner).await.unwrap();
+        }
+        agent.push(1, 1, 1, number * 2, &format!("{number}\n")).await;
+        agent.acked(1, number * 2 + 2).await;
+        core.eventually(&format!("the branch is parked: {said}"), || async {
+            let why = core.ask("/readyz").await.1;
+            why.contains("data/pipelines/p is parked")
+                && why.contains(said)
+                && why.contains("tried again by itself")
+        })
+        .await;
+        sqlx::raw_sql(mends).execute(&mut owner).await.unwrap();
+        expected.push(number.to_string());
+        core.eventually("it goes on by itself", || async { lines(url).await == expected }).await;
+    }
 }

@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 type Problems = Vec<String>;
 
 /// A room: its folder, and the rooms it may import. In the order in which data flows.
-const ROOMS: [(&str, &[&str]); 14] = [
+const ROOMS: [(&str, &[&str]); 15] = [
     ("proto", &[]),
     ("disk", &[]),
     ("disk/faulty", &["disk"]),
@@ -22,6 +22,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
     ("core/refine/sql", &["proto", "stage", "refine"]),
     ("core/flow", &["proto", "log", "stage"]),
     ("core/sink", &["proto", "stage"]),
+    ("core/dimension", &["disk", "faulty-disk", "stage", "refine", "sink"]),
     (
         "core",
         &[
@@ -35,6 +36,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
             "refine-sql",
             "flow",
             "sink",
+            "dimension",
         ],
     ),
     ("fuzz", &["proto", "disk", "faulty-disk", "agent", "log", "meta", "core"]),

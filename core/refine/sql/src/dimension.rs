@@ -1,79 +1,50 @@
 //! Tables that SQL may join on their unique key, and what was read of them.
 //!
-//! In: names, declared columns and keys; a closure that gives the newest rows of several tables at one moment. Out: [`Lookup`],
+//! In: declarations, and the place where the newest snapshots are. Out: [`Lookup`],
 //! a snapshot with an index by key, made once and kept until the snapshot is another.
 //! Promise: a batch sees one state of all its tables. Not here: reading, refreshing, checking that keys are unique.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow_array::{ArrayRef, RecordBatch, UInt32Array};
-use arrow_row::{RowConverter, SortField};
-use arrow_schema::{ArrowError, SchemaRef};
+use arrow_array::{Array as _, ArrayRef, RecordBatch, UInt32Array};
+use arrow_row::{Row, RowConverter, SortField};
+use arrow_schema::ArrowError;
+use arrow_select::concat::concat;
+use garam_stage::dimension::{Dimension, Missing, Snapshot, SnapshotId, Snapshots};
 use garam_stage::{Failure, FailureKind};
 
-/// A table as it is declared.
-#[derive(Debug, Clone)]
-pub struct Dimension {
-    pub name: String,
-    pub schema: SchemaRef,
-    /// Columns that together name a row: never null, never twice.
-    pub key: Vec<String>,
-}
-
-/// A table as it was at one time.
-#[derive(Debug, Clone)]
-pub struct Snapshot {
-    /// Another for other rows.
-    pub id: u128,
-    /// In the declared schema.
-    pub rows: RecordBatch,
-}
-
-/// The newest snapshots of these tables, in their order, all of one moment.
-pub type Newest = dyn Fn(&[String]) -> Result<Vec<Snapshot>, Failure> + Send + Sync;
-
-/// What may be joined.
-#[derive(Clone)]
+/// What may be joined, and where the newest rows of it are.
+#[derive(Debug, Clone, Default)]
 pub struct Dimensions {
     pub tables: Vec<Dimension>,
-    pub newest: Arc<Newest>,
-}
-
-impl Dimensions {
-    pub fn none() -> Self {
-        Self { tables: Vec::new(), newest: Arc::new(|_: &[String]| Ok(Vec::new())) }
-    }
-}
-
-impl fmt::Debug for Dimensions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Dimensions").field("tables", &self.tables).finish_non_exhaustive()
-    }
+    pub snapshots: Snapshots,
 }
 
 /// The tables that one plan joins, in the order of its steps.
 pub(crate) struct Joined {
     tables: Vec<Dimension>,
     names: Vec<String>,
-    newest: Arc<Newest>,
+    snapshots: Snapshots,
     indexed: Mutex<Vec<Option<Arc<Lookup>>>>,
 }
 
 /// A snapshot, found by key.
 pub(crate) struct Lookup {
-    id: u128,
+    id: SnapshotId,
+    name: String,
+    /// Those of the snapshot, and behind them the row that stands in for a missing one, where one does.
     pub(crate) rows: RecordBatch,
     keys: RowConverter,
     places: HashMap<Box<[u8]>, u32>,
+    missing: Missing,
 }
 
 impl Joined {
-    pub(crate) fn new(tables: Vec<Dimension>, newest: Arc<Newest>) -> Self {
+    pub(crate) fn new(tables: Vec<Dimension>, snapshots: Snapshots) -> Self {
         let names = tables.iter().map(|table| table.name.clone()).collect();
         let indexed = Mutex::new(vec![None; tables.len()]);
-        Self { tables, names, newest, indexed }
+        Self { tables, names, snapshots, indexed }
     }
 
     pub(crate) fn names(&self) -> &[String] {
@@ -85,11 +56,14 @@ impl Joined {
         if self.tables.is_empty() {
             return Ok(Vec::new());
         }
-        let snapshots = (self.newest)(&self.names)?;
-        if snapshots.len() != self.tables.len() {
-            let what = format!("{} of {} dimensions are there", snapshots.len(), self.tables.len());
-            return Err(Failure::new(FailureKind::Internal, what));
-        }
+        let set = self.snapshots.now();
+        let found = |name: &String| {
+            set.get(name).ok_or_else(|| {
+                let what = format!("dimension {name} was never read: see `garam dimension ls`");
+                Failure::new(FailureKind::Unreachable, what)
+            })
+        };
+        let snapshots = self.names.iter().map(found).collect::<Result<Vec<_>, _>>()?;
         // The lock is held while an index is made: another partition needs the same one.
         let mut indexed = self.indexed.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = snapshots.into_iter().zip(&self.tables).zip(indexed.iter_mut());
@@ -98,7 +72,7 @@ impl Joined {
 }
 
 fn newest(
-    snapshot: Snapshot,
+    snapshot: &Snapshot,
     table: &Dimension,
     kept: &mut Option<Arc<Lookup>>,
 ) -> Result<Arc<Lookup>, Failure> {
@@ -113,7 +87,8 @@ fn newest(
 }
 
 impl Lookup {
-    fn new(Snapshot { id, rows }: Snapshot, table: &Dimension) -> Result<Self, ArrowError> {
+    fn new(snapshot: &Snapshot, table: &Dimension) -> Result<Self, ArrowError> {
+        let (id, rows) = (snapshot.id, &snapshot.rows);
         let other = |what: String| ArrowError::SchemaError(what);
         if rows.schema_ref().fields() != table.schema.fields() {
             return Err(other(format!("its rows have {:?}", rows.schema_ref().fields())));
@@ -131,13 +106,46 @@ impl Lookup {
                 return Err(other(format!("its key is there twice, in row {place}")));
             }
         }
-        Ok(Self { id, rows, keys, places })
+        let rows = match table.missing {
+            Missing::Default => with_default(rows, &table.default_row)?,
+            Missing::Null | Missing::Quarantine => rows.clone(),
+        };
+        let (name, missing) = (table.name.clone(), table.missing);
+        Ok(Self { id, name, rows, keys, places, missing })
     }
 
-    /// The place of each key's row; none where there is none or a part of the key is null.
-    pub(crate) fn places(&self, keys: &[ArrayRef]) -> Result<UInt32Array, ArrowError> {
+    /// The place of each key's row, by the policy for missing ones; none where there is none or a part of the key is null.
+    pub(crate) fn places(&self, keys: &[ArrayRef]) -> Result<UInt32Array, NoPlace> {
         let encoded = self.keys.convert_columns(keys)?;
+        let last = self.rows.num_rows().checked_sub(1).and_then(|last| u32::try_from(last).ok());
+        let default = last.filter(|_| self.missing == Missing::Default);
         // No key is null, so the encoding of a null is in no place.
-        Ok(encoded.iter().map(|key| self.places.get(key.as_ref()).copied()).collect())
+        let place = |key: Row<'_>| self.places.get(key.as_ref()).copied().or(default);
+        let places: UInt32Array = encoded.iter().map(place).collect();
+        if self.missing == Missing::Quarantine && places.null_count() > 0 {
+            return Err(NoPlace::NoRow(self.name.clone()));
+        }
+        Ok(places)
     }
+}
+
+/// Why a batch has no places.
+#[derive(Debug)]
+pub(crate) enum NoPlace {
+    Arrow(ArrowError),
+    /// At least one key has no row in this dimension, and its record is to be put aside.
+    NoRow(String),
+}
+
+impl From<ArrowError> for NoPlace {
+    fn from(error: ArrowError) -> Self {
+        Self::Arrow(error)
+    }
+}
+
+/// The rows with one more behind them, in which every column may be null.
+fn with_default(rows: &RecordBatch, default: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let pairs = rows.columns().iter().zip(default.columns());
+    let columns = pairs.map(|(rows, default)| concat(&[rows.as_ref(), default.as_ref()]));
+    RecordBatch::try_new(default.schema(), columns.collect::<Result<_, _>>()?)
 }

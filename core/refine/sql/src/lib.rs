@@ -19,7 +19,7 @@ mod refiner;
 mod statement;
 mod steps;
 
-pub use dimension::{Dimension, Dimensions, Newest, Snapshot};
+pub use dimension::Dimensions;
 pub use error::Unplannable;
 pub use refiner::{SEMANTICS, SqlRefiner};
 

@@ -17,9 +17,9 @@ use datafusion_optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
 use datafusion_optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion_optimizer::{Analyzer, Optimizer, OptimizerContext};
 use datafusion_sql::planner::{ParserOptions, SqlToRel};
+use garam_stage::dimension::Dimension;
 
 use crate::INPUT;
-use crate::dimension::Dimension;
 use crate::error::Unplannable;
 use crate::library::Library;
 use crate::statement;

@@ -16,7 +16,7 @@ use garam_stage::{
 
 use crate::dimension::{Dimensions, Joined, Lookup};
 use crate::error::{self, Unplannable};
-use crate::steps::{self, Fault, Steps};
+use crate::steps::{self, Cause, Fault, Steps};
 use crate::{logical, output};
 
 /// Version of what SQL means here: part of every plan that has some. Raised whenever the same SQL would give other rows.
@@ -38,7 +38,7 @@ pub struct SqlRefiner {
 impl SqlRefiner {
     /// Plans `sql` over the rows of `contract`, or says why that cannot be.
     pub fn new(contract: Arc<dyn Refiner>, sql: &str) -> Result<Self, Unplannable> {
-        Self::joining(contract, sql, &Dimensions::none())
+        Self::joining(contract, sql, &Dimensions::default())
     }
 
     /// The same, where the SQL may join these tables.
@@ -51,7 +51,7 @@ impl SqlRefiner {
         let plan = logical::plan(sql, &input, &dimensions.tables)?;
         let draft = output::finish(steps::fold(&plan, &input, &dimensions.tables)?, &input)?;
         let tables = draft.joined.iter().filter_map(|&index| dimensions.tables.get(index));
-        let joined = Joined::new(tables.cloned().collect(), Arc::clone(&dimensions.newest));
+        let joined = Joined::new(tables.cloned().collect(), dimensions.snapshots.clone());
         let steps = steps::prune(draft, &input)?;
         steps.rehearse().map_err(|fault| Unplannable::Fails { why: told(&fault) })?;
         let is_systems = |(_, field): &(usize, &arrow_schema::FieldRef)| {
@@ -82,7 +82,9 @@ impl SqlRefiner {
                 }
                 found.parts.push(refined.rows);
             }
-            Err(fault) if rows.num_rows() <= 1 => found.bad.push((from, told(&fault))),
+            Err(fault) if rows.num_rows() <= 1 => {
+                found.bad.push((from, fault.reason(), told(&fault)));
+            }
             Err(_) => {
                 let half = rows.num_rows() / 2;
                 self.isolate(&rows.slice(0, half), tables, from, found);
@@ -122,7 +124,7 @@ struct Found {
     /// The row behind each row of `parts`.
     passed: Vec<u32>,
     /// Rows that fail alone, and why.
-    bad: Vec<(usize, String)>,
+    bad: Vec<(usize, QuarantineReason, String)>,
 }
 
 impl Refiner for SqlRefiner {
@@ -148,16 +150,16 @@ impl Refiner for SqlRefiner {
         for &row in &found.passed {
             set(&mut fates, row as usize, Fate::Passed);
         }
-        for (row, detail) in found.bad {
-            set(&mut fates, row, Fate::Bad(detail));
+        for (row, reason, detail) in found.bad {
+            set(&mut fates, row, Fate::Bad(reason, detail));
         }
         let mut kept: Vec<RecordRef> = Vec::with_capacity(found.passed.len());
         for (at, fate) in sources.into_iter().zip(fates) {
             match fate {
                 Fate::Passed => kept.push(at),
                 Fate::Filtered => dropped.push((at, DropReason::Filtered)),
-                Fate::Bad(detail) => {
-                    bad.push(BadRecord { at, reason: QuarantineReason::Sql, detail });
+                Fate::Bad(reason, detail) => {
+                    bad.push(BadRecord { at, reason, detail });
                 }
             }
         }
@@ -173,7 +175,7 @@ impl Refiner for SqlRefiner {
 enum Fate {
     Passed,
     Filtered,
-    Bad(String),
+    Bad(QuarantineReason, String),
 }
 
 fn set(fates: &mut [Fate], row: usize, fate: Fate) {
@@ -184,7 +186,10 @@ fn set(fates: &mut [Fate], row: usize, fate: Fate) {
 
 /// The error as an operator reads it, never longer than a record should keep.
 fn told(fault: &Fault) -> String {
-    let mut text = format!("{}: {}", fault.place, error::plain(&fault.error));
+    let mut text = match &fault.error {
+        Cause::NoRow => format!("dimension {} has no row for the record's key", fault.place),
+        Cause::Sql(error) => format!("{}: {}", fault.place, error::plain(error)),
+    };
     if let Some((end, _)) = text.char_indices().nth(DETAIL) {
         text.truncate(end);
         text.push('…');

@@ -65,11 +65,12 @@ impl Cells {
     }
 }
 
-/// All cells of a line, between commas.
-pub(super) fn cells_of(line: &str) -> Option<Vec<Option<String>>> {
+/// All cells of a line; without a delimiter those between tabs.
+pub(super) fn cells_of(line: &str, delimiter: Option<char>) -> Option<Vec<Option<String>>> {
     let (mut cells, mut rest) = (Vec::new(), Some(line));
     while let Some(from) = rest {
-        let (cell, behind) = quoted_or_bare(from, ',').ok()?;
+        let read = delimiter.map_or_else(|| escaped(from), |by| quoted_or_bare(from, by));
+        let (cell, behind) = read.ok()?;
         cells.push(cell.map(Cow::into_owned));
         rest = behind;
     }

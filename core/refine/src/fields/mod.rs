@@ -166,9 +166,9 @@ pub(crate) fn logfmt_of(line: &str) -> Option<Vec<(String, Option<String>)>> {
     logfmt::split(line, put).is_ok().then_some(found)
 }
 
-/// A line's cells between commas.
-pub(crate) fn cells_of(line: &str) -> Option<Vec<Option<String>>> {
-    delimited::cells_of(line)
+/// A line's cells as `csv` has them, or without a delimiter as `tsv` has them; `None` where it is no such line.
+pub fn cells_of(line: &str, delimiter: Option<char>) -> Option<Vec<Option<String>>> {
+    delimited::cells_of(line, delimiter)
 }
 
 /// Bounds what a hostile record costs.

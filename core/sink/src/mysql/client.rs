@@ -6,6 +6,7 @@
 //! that cannot keep the promises (commits that are not synced, a replica) is refused before anything is written.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::mysql::MySqlConnectOptions;
@@ -14,6 +15,8 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, MySqlConnection, Row as _};
 use super::dialect::Dialect;
 use super::error::{Cause, MySqlError, OnlyMySql, ServerFault, cause, undone_by_commit};
 use crate::address::{Address, Place, secret};
+use crate::prompt::send_at_once;
+use crate::stats::SinkStats;
 
 /// How long opening a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,6 +41,7 @@ pub(crate) struct Client {
     password_file: Option<PathBuf>,
     statement_timeout: Duration,
     place: String,
+    stats: Arc<SinkStats>,
     idle: Option<Transaction>,
 }
 
@@ -64,7 +68,13 @@ impl Client {
         statement_timeout: Duration,
     ) -> Self {
         let place = address.place();
-        Self { address, database, password_file, statement_timeout, place, idle: None }
+        let stats = Arc::default();
+        Self { address, database, password_file, statement_timeout, place, stats, idle: None }
+    }
+
+    /// Counts its connections there.
+    pub(crate) fn counted(self, stats: &Arc<SinkStats>) -> Self {
+        Self { stats: Arc::clone(stats), ..self }
     }
 
     /// An error of this server, with what was being done.
@@ -143,6 +153,7 @@ impl Client {
         }
         self.place = options.place();
         let options = options.disable_statement_logging();
+        let port = options.get_socket().is_none().then(|| options.get_port());
         let opened = tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await;
         let mut connection = match opened {
             Ok(Err(sqlx::Error::Configuration(_))) => {
@@ -155,7 +166,12 @@ impl Client {
                 return Err(MySqlError::Silent { action, place, limit: CONNECT_TIMEOUT });
             }
         };
+        if let Some(port) = port {
+            // Where it cannot be had, statements of more than one TLS record take longer and nothing else changes.
+            send_at_once(port).await;
+        }
         let server = self.settle(&mut connection).await?;
+        self.stats.connected();
         Ok(Transaction { connection, server })
     }
 

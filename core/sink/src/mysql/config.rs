@@ -1,5 +1,7 @@
 //! `[pipeline.NAME.to.mysql]`: which server and table, and how rows meet those already there. MySQL or MariaDB: the server says.
 
+use std::sync::Arc;
+
 use arrow_schema::SchemaRef;
 use garam_stage::{Cursor, Destination, Failure};
 use serde::Deserialize;
@@ -15,6 +17,7 @@ use super::writer::MySqlWriter;
 use crate::RowCount;
 use crate::server::ServerConfig;
 use crate::sqlite::{Create, Readiness};
+use crate::stats::SinkStats;
 use crate::table::TableName;
 
 /// A table of a MySQL or MariaDB database.
@@ -40,8 +43,13 @@ impl MySqlConfig {
     }
 
     /// The destination; it connects in `prepare`.
-    pub fn build(&self, schema: &SchemaRef) -> Result<Box<dyn Destination>, Failure> {
-        Ok(Box::new(MySqlWriter::new(self.client()?, self.wanted(schema)?, self.0.create)))
+    pub(crate) fn build(
+        &self,
+        schema: &SchemaRef,
+        stats: &Arc<SinkStats>,
+    ) -> Result<Box<dyn Destination>, Failure> {
+        let client = self.client()?.counted(stats);
+        Ok(Box::new(MySqlWriter::new(client, self.wanted(schema)?, self.0.create)))
     }
 
     /// Reaches the server and says what `prepare` would find, changing nothing.
@@ -52,12 +60,17 @@ impl MySqlConfig {
         let table = wanted.table(transaction.server.dialect)?;
         let found = inspect::look(&client, &mut transaction, &table).await?;
         let readiness = match (found, self.0.create) {
+            (Some(existing), Create::Evolve)
+                if !existing.additions(&table).map_err(MySqlError::from)?.is_empty() =>
+            {
+                Readiness::ColumnsWillBeAdded
+            }
             (Some(existing), _) => {
                 existing.check(&table).map_err(MySqlError::from)?;
                 inspect::may_write(&client, &mut transaction, &table).await?;
                 Readiness::Ready
             }
-            (None, Create::Missing) => {
+            (None, Create::Missing | Create::Evolve) => {
                 inspect::may_create(&client, &mut transaction, &table).await?;
                 Readiness::TableWillBeCreated
             }

@@ -9,8 +9,9 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
 use super::client::{Client, Transaction};
 use super::error::{MySqlError, number};
 use super::table::{Table, full_name, quoted, quoted_list};
+use crate::limits::Limit;
 use crate::mode::Mode;
-use crate::table::{Stored, TableError};
+use crate::table::{Stored, TableColumn, TableError};
 
 const ABOUT_TABLE: &str = "SELECT CAST(table_type AS CHAR), CAST(engine AS CHAR) FROM information_schema.tables \
 WHERE table_schema = coalesce(?, database()) AND table_name = ?";
@@ -229,26 +230,60 @@ impl Existing {
     }
 
     fn check_missing(&self, wanted: &Table) -> Result<(), TableError> {
-        let missing: Vec<(usize, &str)> = wanted
-            .columns
-            .iter()
-            .enumerate()
-            .map(|(i, column)| (i, column.name.as_str()))
-            .filter(|(_, name)| self.column(name).is_none())
-            .collect();
+        let missing = self.missing(wanted)?;
         if missing.is_empty() {
             return Ok(());
         }
-        // A column that is added to rows already there cannot be NOT NULL.
-        let add = |&(i, name): &(usize, &str)| {
-            let table = full_name(&wanted.name);
-            format!("ALTER TABLE {table} ADD COLUMN {} {};", quoted(name), wanted.declared(i))
-        };
+        let names = missing.iter().filter_map(|&i| wanted.columns.get(i)).map(|c| c.name.as_str());
         Err(TableError::MissingColumns {
             table: wanted.name.display(),
-            columns: missing.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(", "),
-            ddl: missing.iter().map(add).collect::<Vec<_>>().join("\n"),
+            columns: names.collect::<Vec<_>>().join(", "),
+            ddl: missing.iter().map(|&i| addition(wanted, i)).collect::<Vec<_>>().join("\n"),
         })
+    }
+
+    /// Statements that add what is missing, as columns that may be null.
+    pub(crate) fn additions(&self, wanted: &Table) -> Result<Vec<String>, TableError> {
+        if self.kind != "BASE TABLE" {
+            return Ok(Vec::new());
+        }
+        let missing = self.missing(wanted)?;
+        if let Some(&key) = missing.iter().find(|i| wanted.unique.contains(i)) {
+            let column = wanted.columns.get(key).map_or_else(String::new, |c| c.name.clone());
+            let (table, needs) = (wanted.name.display(), "identifies a row");
+            return Err(TableError::CannotAdd { table, column, needs });
+        }
+        Ok(missing.into_iter().map(|i| addition(wanted, i)).collect())
+    }
+
+    fn missing(&self, wanted: &Table) -> Result<Vec<usize>, TableError> {
+        let mut missing = Vec::new();
+        for (i, column) in wanted.columns.iter().enumerate() {
+            if self.column(&column.name).is_some() {
+                continue;
+            }
+            let alike = |found: &&ExistingColumn| found.name.eq_ignore_ascii_case(&column.name);
+            if let Some(found) = self.columns.iter().find(alike) {
+                let (table, column) = (wanted.name.display(), column.name.clone());
+                return Err(TableError::CaseClash { table, column, found: found.name.clone() });
+            }
+            missing.push(i);
+        }
+        Ok(missing)
+    }
+
+    /// What each wanted column holds at most.
+    pub(crate) fn limits(&self, wanted: &Table) -> Vec<Option<Limit>> {
+        let limit = |column: &TableColumn| {
+            let found = self.column(&column.name)?;
+            let most = usize::try_from(found.length).ok()?;
+            match found.kind.as_str() {
+                "varchar" => Some(Limit::Characters(most)),
+                "tinytext" | "text" | "mediumtext" => Some(Limit::Bytes(most)),
+                _ => None,
+            }
+        };
+        wanted.columns.iter().map(limit).collect()
     }
 
     fn check_index(&self, wanted: &Table) -> Result<(), TableError> {
@@ -318,6 +353,13 @@ impl ExistingColumn {
             },
         }
     }
+}
+
+/// A column that is added to rows already there cannot be NOT NULL.
+fn addition(wanted: &Table, column: usize) -> String {
+    let table = full_name(&wanted.name);
+    let name = wanted.columns.get(column).map_or_else(String::new, |c| quoted(&c.name));
+    format!("ALTER TABLE {table} ADD COLUMN {name} {};", wanted.declared(column))
 }
 
 fn other_kind(kind: &str) -> &'static str {

@@ -29,7 +29,7 @@
 //! ```
 //!
 //! Not here: pools, several servers. A connection is owned by its writer and closed with any transaction that was cut off.
-//! Reading order: [`config`] → [`writer`] → [`client`], [`dialect`] → [`table`], [`inspect`] → [`cursors`] → [`encode`] →
+//! Reading order: [`config`] → [`writer`] → [`client`], [`dialect`] → [`table`], [`inspect`], [`prepare`] → [`cursors`] → [`encode`] →
 //! [`error`].
 
 mod client;
@@ -39,6 +39,7 @@ mod dialect;
 mod encode;
 mod error;
 mod inspect;
+mod prepare;
 mod table;
 mod writer;
 

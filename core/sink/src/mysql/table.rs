@@ -14,8 +14,9 @@ use super::error::{MySqlError, OnlyMySql};
 use crate::mode::Mode;
 use crate::table::{Shape, Stored, TableColumn, TableError, TableName};
 
-/// Rows of a statement that writes: the largest that fits is taken, and again for what is left.
-const WRITE_SIZES: [usize; 4] = [512, 64, 8, 1];
+/// Rows of a statement that writes: the largest that fits is taken, and again for what is left, so that fewer than 512 rows
+/// take 9 round trips at most.
+const WRITE_SIZES: [usize; 10] = [512, 256, 128, 64, 32, 16, 8, 4, 2, 1];
 /// Rows of a statement that looks for rows.
 const LOOK_SIZES: [usize; 3] = [64, 8, 1];
 /// The wire protocol counts the parameters of a prepared statement in 16 bits (COM_STMT_PREPARE_OK, num_params): a server
@@ -25,6 +26,9 @@ const MOST_PLACEHOLDERS: usize = 65_535;
 const MOST_KEY_BYTES: usize = 3_072;
 /// The most characters of a text in a key, where the index has room.
 const MOST_KEY_TEXT: usize = 512;
+
+/// The most bytes of all `varchar` outside the key together: half of what a row may have (65 535).
+const MOST_VARCHAR_BYTES: usize = 32_768;
 
 /// What is wanted, whichever the server.
 #[derive(Debug)]
@@ -166,12 +170,30 @@ impl Table {
             Stored::Double => "double".into(),
             Stored::Decimal { precision, scale } => format!("decimal({precision},{scale})"),
             Stored::Position => "decimal(39,0)".into(),
-            Stored::Text if self.unique.contains(&column) => format!("varchar({})", self.key_text),
-            Stored::Text => "longtext".into(),
+            Stored::Text if self.unique.contains(&column) => {
+                let most = self.key_text.min(self.characters(column).unwrap_or(usize::MAX));
+                format!("varchar({most})")
+            }
+            Stored::Text => match self.characters(column).filter(|_| self.has_room(column)) {
+                Some(most) => format!("varchar({most})"),
+                None => "longtext".into(),
+            },
             Stored::Date => "date".into(),
             Stored::Timestamp => "datetime(6)".into(),
             Stored::Bytes(size) => format!("binary({size})"),
         }
+    }
+
+    /// How many characters the contract allows.
+    fn characters(&self, column: usize) -> Option<usize> {
+        usize::try_from(self.columns.get(column)?.characters?).ok()
+    }
+
+    /// Whether a row has room for this column and all before it as `varchar`: what a row may have is shared by its columns.
+    fn has_room(&self, column: usize) -> bool {
+        let upto = (0..=column).filter(|i| !self.unique.contains(i));
+        let bytes = upto.filter_map(|i| self.characters(i)).map(|most| most.saturating_mul(4));
+        bytes.fold(0, usize::saturating_add) <= MOST_VARCHAR_BYTES
     }
 
     /// What an update of one row is given: values, the key, the version where there is a guard.

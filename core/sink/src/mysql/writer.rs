@@ -19,10 +19,10 @@ use super::client::{Client, Transaction};
 use super::cursors::CursorTable;
 use super::encode::Encoder;
 use super::error::{Cause, MySqlError, OnlyMySql, cause, is_duplicate, own_words};
-use super::inspect;
 use super::table::{Statements, Table, Wanted};
 use crate::contract::{broken_rule, cursor_without};
 use crate::fold::{EXISTING, Folded, MISSING, Meeting, REPEATED, STALE, fold};
+use crate::limits::{Limit, too_long};
 use crate::mode::Mode;
 use crate::sqlite::Create;
 
@@ -30,17 +30,17 @@ use crate::sqlite::Create;
 const MAX_BYTES: usize = 8 * 1024 * 1024;
 /// What a statement takes besides its rows, rather more than less.
 const STATEMENT: usize = 64 * 1024;
-/// How long others that create tables are waited for.
-const CREATION_SECONDS: u64 = 30;
 
 #[derive(Debug)]
 pub(crate) struct MySqlWriter {
-    client: Client,
-    wanted: Wanted,
+    pub(super) client: Client,
+    pub(super) wanted: Wanted,
     /// For the kind of server that was met last.
-    table: Option<Table>,
-    cursors: CursorTable,
-    create: Create,
+    pub(super) table: Option<Table>,
+    pub(super) cursors: CursorTable,
+    pub(super) create: Create,
+    /// What the table's text columns hold at most.
+    pub(super) limits: Vec<Option<Limit>>,
 }
 
 /// What became of a batch inside its transaction.
@@ -60,7 +60,7 @@ struct Work<'a> {
 impl MySqlWriter {
     pub(crate) fn new(client: Client, wanted: Wanted, create: Create) -> Self {
         let cursors = CursorTable::beside(wanted.name());
-        Self { client, wanted, table: None, cursors, create }
+        Self { client, wanted, table: None, cursors, create, limits: Vec::new() }
     }
 
     /// A transaction, and the table as its server speaks of it.
@@ -71,37 +71,6 @@ impl MySqlWriter {
             self.table = Some(self.wanted.table(dialect)?);
         }
         Ok(transaction)
-    }
-
-    /// DDL commits at once on these servers; whoever comes second finds what the first has made.
-    async fn prepare_tables(&self, transaction: &mut Transaction) -> Result<(), MySqlError> {
-        const WAIT: &str = "wait for others that create tables";
-        let table = self.table.as_ref().ok_or(MySqlError::Batch { why: "no server was met" })?;
-        let asked = sqlx::query_scalar("SELECT CAST(get_lock('garam create tables', ?) AS SIGNED)")
-            .bind(CREATION_SECONDS)
-            .fetch_one(&mut transaction.connection);
-        let locked: Option<i64> = self.client.within(WAIT, asked).await?;
-        if locked != Some(1) {
-            let (place, seconds) = (self.client.place().to_owned(), CREATION_SECONDS);
-            return Err(OnlyMySql::CreationLocked { place, seconds }.into());
-        }
-        match (inspect::look(&self.client, transaction, table).await?, self.create) {
-            (Some(existing), _) => {
-                existing.check(table)?;
-                inspect::may_write(&self.client, transaction, table).await?;
-            }
-            (None, Create::Never) => return Err(table.missing().into()),
-            (None, Create::Missing) => {
-                inspect::may_create(&self.client, transaction, table).await?;
-                let asked =
-                    sqlx::raw_sql(AssertSqlSafe(table.ddl())).execute(&mut transaction.connection);
-                self.client.within("create the table", asked).await?;
-            }
-        }
-        self.cursors.prepare(&self.client, transaction).await?;
-        let asked = sqlx::query("DO release_lock('garam create tables')")
-            .execute(&mut transaction.connection);
-        self.client.within(WAIT, asked).await.map(|_| ())
     }
 
     /// Applies a batch in a transaction of its own, which is handed back open.
@@ -134,11 +103,14 @@ impl MySqlWriter {
             if rows.is_empty() {
                 continue;
             }
+            let offered = rows.len();
             let Some(detail) = self.write_rows(transaction, &mut work, &mut rows).await? else {
                 continue;
             };
             match *rows {
                 [] => {}
+                // Those that stood in the way are taken out; nothing is said of the others yet.
+                _ if rows.len() < offered => pending.push(rows),
                 [row] => {
                     work.refused.push(Refusal { row, detail });
                     pending.extend(work.folded.instead.get(&row).map(|&row| vec![row]));
@@ -164,7 +136,9 @@ impl MySqlWriter {
     ) -> Result<Work<'a>, MySqlError> {
         let table = self.table.as_ref().ok_or(MySqlError::Batch { why: "no server was met" })?;
         let encoder = Encoder::new(table, &batch.rows)?;
-        let mut unstorable: BTreeMap<usize, String> = encoder.unstorable().into_iter().collect();
+        let too_long = too_long(&encoder.columns, &self.limits);
+        let mut unstorable: BTreeMap<usize, String> =
+            too_long.into_iter().chain(encoder.unstorable()).collect();
         for row in 0..batch.rows.num_rows() {
             let bytes = encoder.bytes(row).saturating_add(STATEMENT);
             if bytes > max_packet {

@@ -6,6 +6,7 @@
 //! that cannot keep the promises (no fsync, a standby) is refused before anything is written.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
@@ -13,6 +14,8 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, PgConnection, Row as _};
 
 use super::error::{Cause, OnlyPostgres, PostgresError, ServerFault, cause, undone_by_commit};
 use crate::address::{Address, Place, secret};
+use crate::prompt::send_at_once;
+use crate::stats::SinkStats;
 
 /// How long opening a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,13 +32,16 @@ pub(crate) struct Client {
     password_file: Option<PathBuf>,
     statement_timeout: Duration,
     place: String,
-    connection: Option<PgConnection>,
+    stats: Arc<SinkStats>,
+    idle: Option<Transaction>,
 }
 
 /// An open transaction. Dropping it closes the connection, which rolls it back.
 #[derive(Debug)]
 pub(crate) struct Transaction {
     pub(crate) connection: PgConnection,
+    /// Whether a short message behind another one goes out at once.
+    pub(crate) prompt: bool,
 }
 
 impl Client {
@@ -45,7 +51,13 @@ impl Client {
         statement_timeout: Duration,
     ) -> Self {
         let place = address.place();
-        Self { address, password_file, statement_timeout, place, connection: None }
+        let stats = Arc::default();
+        Self { address, password_file, statement_timeout, place, stats, idle: None }
+    }
+
+    /// Counts its connections there.
+    pub(crate) fn counted(self, stats: &Arc<SinkStats>) -> Self {
+        Self { stats: Arc::clone(stats), ..self }
     }
 
     /// An error of this server, with what was being done.
@@ -72,20 +84,22 @@ impl Client {
 
     /// Begins a transaction. A connection that died while it was idle is replaced: nothing was asked of it yet.
     pub(crate) async fn begin(&mut self) -> Result<Transaction, PostgresError> {
-        // Checked in the transaction, not at its end: what a deferred constraint refuses must be known by row.
-        const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET CONSTRAINTS ALL IMMEDIATE";
-        if let Some(mut connection) = self.connection.take() {
-            let begun = sqlx::raw_sql(BEGIN).execute(&mut connection);
-            match self.within("begin a transaction", begun).await {
-                Ok(_) => return Ok(Transaction { connection }),
+        if let Some(idle) = self.idle.take() {
+            match self.begun(idle).await {
                 Err(PostgresError::Database { source, .. }) if died(&source) => {}
-                Err(error) => return Err(error),
+                begun => return begun,
             }
         }
-        let mut connection = self.open().await?;
-        let begun = sqlx::raw_sql(BEGIN).execute(&mut connection);
-        self.within("begin a transaction", begun).await?;
-        Ok(Transaction { connection })
+        let opened = self.open().await?;
+        self.begun(opened).await
+    }
+
+    async fn begun(&self, mut opened: Transaction) -> Result<Transaction, PostgresError> {
+        // Checked in the transaction, not at its end: what a deferred constraint refuses must be known by row.
+        const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET CONSTRAINTS ALL IMMEDIATE";
+        let asked = sqlx::raw_sql(BEGIN).execute(&mut opened.connection);
+        self.within("begin a transaction", asked).await?;
+        Ok(opened)
     }
 
     /// Commits. Unless the server says clearly that everything is undone, nobody knows whether it is in.
@@ -96,7 +110,7 @@ impl Client {
         let asked = sqlx::raw_sql("COMMIT").execute(&mut transaction.connection);
         match self.within("commit", asked).await {
             Ok(_) => {
-                self.connection = Some(transaction.connection);
+                self.idle = Some(transaction);
                 Ok(())
             }
             Err(PostgresError::Database { source, .. }) if undone_by_commit(&source) => {
@@ -118,11 +132,11 @@ impl Client {
     pub(crate) async fn rollback(&mut self, mut transaction: Transaction) {
         let asked = sqlx::raw_sql("ROLLBACK").execute(&mut transaction.connection);
         if self.within("roll back", asked).await.is_ok() {
-            self.connection = Some(transaction.connection);
+            self.idle = Some(transaction);
         }
     }
 
-    async fn open(&mut self) -> Result<PgConnection, PostgresError> {
+    async fn open(&mut self) -> Result<Transaction, PostgresError> {
         let mut options = self.address.read()?;
         if let Some(path) = &self.password_file {
             options = options.password(&secret(path)?);
@@ -132,6 +146,7 @@ impl Client {
             options = options.application_name("garam");
         }
         let options = options.disable_statement_logging();
+        let (port, local) = (options.get_port(), options.get_socket().is_some());
         let opened = tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await;
         let mut connection = match opened {
             Ok(opened) => opened.map_err(|source| self.error("connect", source))?,
@@ -140,8 +155,10 @@ impl Client {
                 return Err(PostgresError::Silent { action, place, limit: CONNECT_TIMEOUT });
             }
         };
+        let prompt = local || send_at_once(port).await;
         self.settle(&mut connection).await?;
-        Ok(connection)
+        self.stats.connected();
+        Ok(Transaction { connection, prompt })
     }
 
     /// Looks whether the server can keep the promises, and sets the session's limits.

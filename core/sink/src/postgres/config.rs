@@ -1,5 +1,7 @@
 //! `[pipeline.NAME.to.postgres]`: which server and table, and how rows meet those already there.
 
+use std::sync::Arc;
+
 use arrow_schema::SchemaRef;
 use garam_stage::{Cursor, Destination, Failure};
 use serde::Deserialize;
@@ -15,6 +17,7 @@ use super::writer::PostgresWriter;
 use crate::RowCount;
 use crate::server::ServerConfig;
 use crate::sqlite::{Create, Readiness};
+use crate::stats::SinkStats;
 use crate::table::TableName;
 
 /// A table of a PostgreSQL database.
@@ -40,8 +43,13 @@ impl PostgresConfig {
     }
 
     /// The destination; it connects in `prepare`.
-    pub fn build(&self, schema: &SchemaRef) -> Result<Box<dyn Destination>, Failure> {
-        let writer = PostgresWriter::new(self.client()?, self.table(schema)?, self.0.create);
+    pub(crate) fn build(
+        &self,
+        schema: &SchemaRef,
+        stats: &Arc<SinkStats>,
+    ) -> Result<Box<dyn Destination>, Failure> {
+        let client = self.client()?.counted(stats);
+        let writer = PostgresWriter::new(client, self.table(schema)?, self.0.create);
         Ok(Box::new(writer))
     }
 
@@ -52,11 +60,16 @@ impl PostgresConfig {
         let mut transaction = client.begin().await?;
         let found = inspect::look(&client, &mut transaction, &table).await?;
         let readiness = match (found, self.0.create) {
+            (Some(existing), Create::Evolve)
+                if !existing.additions(&table).map_err(PostgresError::from)?.is_empty() =>
+            {
+                Readiness::ColumnsWillBeAdded
+            }
             (Some(existing), _) => {
                 existing.check(&table).map_err(PostgresError::from)?;
                 Readiness::Ready
             }
-            (None, Create::Missing) => {
+            (None, Create::Missing | Create::Evolve) => {
                 inspect::may_create(&client, &mut transaction, &table).await?;
                 Readiness::TableWillBeCreated
             }

@@ -29,6 +29,9 @@ const MICROS_TO_2000: i64 = 946_684_800_000_000;
 const DATES: std::ops::RangeInclusive<i32> = -2_440_588..=2_145_042_905;
 const INSTANTS: std::ops::RangeFrom<i64> = -210_866_803_200_000_000..;
 
+/// The length that says null.
+const NULL: [u8; 4] = (-1i32).to_be_bytes();
+
 /// A batch, ready to be bound.
 #[derive(Debug)]
 pub(crate) struct Encoder<'a> {
@@ -68,6 +71,20 @@ impl<'a> Encoder<'a> {
     }
 }
 
+impl Encoder<'_> {
+    /// A row as COPY takes it.
+    pub(crate) fn tuple(&self, row: usize, out: &mut Vec<u8>) -> Result<(), BoxDynError> {
+        out.extend(i16::try_from(self.columns.all().len())?.to_be_bytes());
+        for values in self.columns.all().filter_map(|column| self.columns.get(column)) {
+            match values.array().is_null(row) {
+                true => out.extend(NULL),
+                false => write(values, row, out)?,
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Type<Postgres> for Part<'_> {
     /// Never asked: [`Encode::produces`] says it.
     fn type_info() -> PgTypeInfo {
@@ -87,7 +104,7 @@ impl<'q> Encode<'q, Postgres> for Part<'_> {
         buffer.extend(1i32.to_be_bytes());
         for &row in self.rows {
             match nulls && array.is_null(row) {
-                true => buffer.extend((-1i32).to_be_bytes()),
+                true => buffer.extend(NULL),
                 false => write(self.values, row, buffer)?,
             }
         }

@@ -9,12 +9,13 @@ use sqlx::{Row as _, query};
 use super::client::{Client, Transaction};
 use super::error::PostgresError;
 use super::table::{Table, quoted, quoted_list};
+use crate::limits::Limit;
 use crate::mode::Mode;
 use crate::table::{Stored, TableColumn, TableError};
 
 const ABOUT_TABLE: &str = "SELECT c.oid::int8, c.relkind::text, c.relpersistence::text, current_user::text, \
-has_table_privilege(c.oid, 'INSERT'), has_table_privilege(c.oid, 'UPDATE'), has_table_privilege(c.oid, 'SELECT') \
-FROM pg_class c WHERE c.oid = to_regclass($1)";
+has_table_privilege(c.oid, 'INSERT'), has_table_privilege(c.oid, 'UPDATE'), has_table_privilege(c.oid, 'SELECT'), \
+c.relhasrules OR c.relrowsecurity FROM pg_class c WHERE c.oid = to_regclass($1)";
 
 const COLUMNS: &str = "SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), t.typname::text, a.atttypmod, \
 a.attnotnull, a.atthasdef OR a.attidentity <> '', a.attgenerated <> '' OR a.attidentity = 'a', \
@@ -39,6 +40,8 @@ pub(crate) struct Existing {
     may_insert: bool,
     may_update: bool,
     may_select: bool,
+    /// Rules or policies decide what becomes of a row.
+    ruled: bool,
     columns: Vec<ExistingColumn>,
     indexes: Vec<UniqueIndex>,
 }
@@ -131,6 +134,7 @@ fn existing(about: &PgRow, columns: &[PgRow], indexes: &[PgRow]) -> Result<Exist
         may_insert: about.try_get(4)?,
         may_update: about.try_get(5)?,
         may_select: about.try_get(6)?,
+        ruled: about.try_get(7)?,
         columns,
         indexes,
     })
@@ -157,7 +161,7 @@ impl Existing {
                 return Err(TableError::Generated { table, column: name });
             }
             if !keeps(&found.kind, found.modifier, column.stored) {
-                let (declared, needed) = (found.declared.clone(), column.stored.declared());
+                let (declared, needed) = (found.declared.clone(), column.declared());
                 return Err(TableError::Type { table, column: name, declared, needed });
             }
             if wanted.unique.contains(&i) && !found.deterministic {
@@ -172,6 +176,18 @@ impl Existing {
             }
         }
         self.check_index(wanted)
+    }
+
+    /// Whether COPY does the same as INSERT: it passes over rules, is not had under policies, and sends each value in the
+    /// column's own type.
+    pub(crate) fn suits_copy(&self, wanted: &Table) -> bool {
+        let same_type = |column: &TableColumn| {
+            self.column(&column.name).is_some_and(|found| {
+                let is_text = column.stored == Stored::Text && found.kind == "varchar";
+                is_text || found.kind == column.stored.type_name()
+            })
+        };
+        !self.ruled && wanted.columns.iter().all(same_type)
     }
 
     fn check_rights(&self, wanted: &Table) -> Result<(), TableError> {
@@ -199,22 +215,57 @@ impl Existing {
     }
 
     fn check_missing(&self, wanted: &Table) -> Result<(), TableError> {
-        let missing: Vec<_> =
-            wanted.columns.iter().filter(|column| self.column(&column.name).is_none()).collect();
+        let missing = self.missing(wanted)?;
         if missing.is_empty() {
             return Ok(());
         }
-        // A column that is added to rows already there cannot be NOT NULL.
-        let add = |column: &&TableColumn| {
-            let (table, name) = (wanted.name.quoted(), quoted(&column.name));
-            format!("ALTER TABLE {table} ADD COLUMN {name} {};", column.stored.declared())
-        };
         let names: Vec<&str> = missing.iter().map(|column| column.name.as_str()).collect();
         Err(TableError::MissingColumns {
             table: wanted.display_name(),
             columns: names.join(", "),
-            ddl: missing.iter().map(add).collect::<Vec<_>>().join("\n"),
+            ddl: missing
+                .iter()
+                .map(|column| addition(wanted, column))
+                .collect::<Vec<_>>()
+                .join("\n"),
         })
+    }
+
+    /// Statements that add what is missing, as columns that may be null.
+    pub(crate) fn additions(&self, wanted: &Table) -> Result<Vec<String>, TableError> {
+        if other_kind(&self.kind).is_some() {
+            return Ok(Vec::new());
+        }
+        let missing = self.missing(wanted)?;
+        let unique = wanted.unique_names();
+        if let Some(key) = missing.iter().find(|column| unique.contains(&column.name)) {
+            let (table, column) = (wanted.display_name(), key.name.clone());
+            return Err(TableError::CannotAdd { table, column, needs: "identifies a row" });
+        }
+        Ok(missing.into_iter().map(|column| addition(wanted, column)).collect())
+    }
+
+    fn missing<'a>(&self, wanted: &'a Table) -> Result<Vec<&'a TableColumn>, TableError> {
+        let absent = |column: &&TableColumn| self.column(&column.name).is_none();
+        let missing: Vec<&TableColumn> = wanted.columns.iter().filter(absent).collect();
+        for column in &missing {
+            let alike = |found: &&ExistingColumn| found.name.eq_ignore_ascii_case(&column.name);
+            if let Some(found) = self.columns.iter().find(alike) {
+                let (table, column) = (wanted.display_name(), column.name.clone());
+                return Err(TableError::CaseClash { table, column, found: found.name.clone() });
+            }
+        }
+        Ok(missing)
+    }
+
+    /// What each wanted column holds at most.
+    pub(crate) fn limits(&self, wanted: &Table) -> Vec<Option<Limit>> {
+        let limit = |column: &TableColumn| {
+            let found = self.column(&column.name).filter(|found| found.kind == "varchar")?;
+            let most = usize::try_from(found.modifier.checked_sub(4)?).ok()?;
+            Some(Limit::Characters(most))
+        };
+        wanted.columns.iter().map(limit).collect()
     }
 
     fn check_index(&self, wanted: &Table) -> Result<(), TableError> {
@@ -231,6 +282,12 @@ impl Existing {
     fn column(&self, name: &str) -> Option<&ExistingColumn> {
         self.columns.iter().find(|column| column.name == name)
     }
+}
+
+/// A column that is added to rows already there cannot be NOT NULL.
+fn addition(wanted: &Table, column: &TableColumn) -> String {
+    let (table, name) = (wanted.name.quoted(), quoted(&column.name));
+    format!("ALTER TABLE {table} ADD COLUMN {name} {};", column.declared())
 }
 
 fn other_kind(kind: &str) -> Option<&'static str> {

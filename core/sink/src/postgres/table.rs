@@ -12,6 +12,9 @@ use super::error::PostgresError;
 use crate::mode::Mode;
 use crate::table::{Shape, Stored, TableColumn, TableError, TableName};
 
+/// What the server allows as n of `varchar(n)`.
+const MOST_VARCHAR: u32 = 10_485_760;
+
 /// A checked table.
 #[derive(Debug)]
 pub(crate) struct Table {
@@ -24,6 +27,8 @@ pub(crate) struct Table {
     pub(crate) version: Option<usize>,
     /// Writes rows: one array per column.
     pub(crate) write: Arc<str>,
+    /// Takes rows of which none is there yet.
+    pub(crate) copy: Arc<str>,
     /// Numbers of the offered keys, from 1, that are not in the table: one array per key column.
     pub(crate) absent: Arc<str>,
     /// Numbers of the offered keys, from 1, that the table holds in a newer version: the key's arrays, then the version's.
@@ -40,9 +45,10 @@ impl Table {
     ) -> Result<Self, PostgresError> {
         let name = TableName::parse(name)?;
         let Shape { columns, unique, version } = Shape::new(schema, mode, &key, version)??;
-        let (write, absent, newer) = ("".into(), "".into(), None);
-        let mut table = Self { name, columns, mode, unique, version, write, absent, newer };
+        let (write, copy, absent, newer) = ("".into(), "".into(), "".into(), None);
+        let mut table = Self { name, columns, mode, unique, version, write, copy, absent, newer };
         table.write = table.write_sql().into();
+        table.copy = table.copy_sql().into();
         table.absent = table.absent_sql().into();
         table.newer = version.map(|version| table.newer_sql(version).into());
         Ok(table)
@@ -87,8 +93,18 @@ impl Table {
         format!("unnest({})", arrays.collect::<Vec<_>>().join(","))
     }
 
+    fn copy_sql(&self) -> String {
+        let (name, all) = (self.name.quoted(), self.all());
+        format!("COPY {name} ({all}) FROM STDIN (FORMAT binary)")
+    }
+
+    /// Every column, as a list.
+    fn all(&self) -> String {
+        quoted_list(&self.columns.iter().map(|c| c.name.clone()).collect::<Vec<_>>())
+    }
+
     fn write_sql(&self) -> String {
-        let all = quoted_list(&self.columns.iter().map(|c| c.name.clone()).collect::<Vec<_>>());
+        let all = self.all();
         let source = self.unnest(0..self.columns.len());
         let name = self.name.quoted();
         let key = quoted_list(&self.unique_names());
@@ -173,7 +189,15 @@ impl TableColumn {
     /// Name, type and nullability, as in `CREATE TABLE`.
     pub(crate) fn definition(&self) -> String {
         let not_null = if self.nullable { "" } else { " NOT NULL" };
-        format!("{} {}{not_null}", quoted(&self.name), self.stored.declared())
+        format!("{} {}{not_null}", quoted(&self.name), self.declared())
+    }
+
+    /// The type of a column that is created.
+    pub(crate) fn declared(&self) -> String {
+        match (self.stored, self.characters) {
+            (Stored::Text, Some(most @ 1..=MOST_VARCHAR)) => format!("varchar({most})"),
+            (stored, _) => stored.declared(),
+        }
     }
 }
 
@@ -189,6 +213,23 @@ impl Stored {
 
     fn array(self) -> String {
         format!("{}[]", self.kind())
+    }
+
+    /// The type's own name, as `pg_type` has it.
+    pub(crate) fn type_name(self) -> &'static str {
+        match self {
+            Self::Boolean => "bool",
+            Self::SmallInt => "int2",
+            Self::Int => "int4",
+            Self::BigInt => "int8",
+            Self::Real => "float4",
+            Self::Double => "float8",
+            Self::Decimal { .. } | Self::Position => "numeric",
+            Self::Text => "text",
+            Self::Date => "date",
+            Self::Timestamp => "timestamptz",
+            Self::Bytes(_) => "bytea",
+        }
     }
 
     fn kind(self) -> &'static str {

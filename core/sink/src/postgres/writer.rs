@@ -16,13 +16,14 @@ use garam_stage::{
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::client::{Client, Transaction};
+use super::copy::{Copied, copy};
 use super::cursors::CursorTable;
 use super::encode::Encoder;
 use super::error::{Cause, OnlyPostgres, PostgresError, cause};
-use super::inspect;
 use super::table::Table;
 use crate::contract::{broken_rule, cursor_without, own_words};
 use crate::fold::{EXISTING, Folded, MISSING, Meeting, REPEATED, STALE, fold};
+use crate::limits::{Limit, too_long};
 use crate::mode::Mode;
 use crate::sqlite::Create;
 
@@ -33,16 +34,24 @@ const MAX_BYTES: usize = 16 * 1024 * 1024;
 
 #[derive(Debug)]
 pub(crate) struct PostgresWriter {
-    client: Client,
-    table: Table,
-    cursors: CursorTable,
-    create: Create,
+    pub(super) client: Client,
+    pub(super) table: Table,
+    pub(super) cursors: CursorTable,
+    pub(super) create: Create,
+    /// What its text columns hold at most.
+    pub(super) limits: Vec<Option<Limit>>,
+    /// Whether the table takes by COPY what it would take by INSERT.
+    pub(super) suits_copy: bool,
+    /// The last batch met rows that were there already: a cursor was set back, and the next one will too.
+    pub(super) repeats: bool,
 }
 
 /// What became of a batch inside its transaction.
 enum Applied {
     All {
         cursor: Cursor,
+        /// Rows were there already.
+        repeats: bool,
     },
     Refused {
         rows: Vec<Refusal>,
@@ -72,25 +81,8 @@ struct Work<'a> {
 impl PostgresWriter {
     pub(crate) fn new(client: Client, table: Table, create: Create) -> Self {
         let cursors = CursorTable::beside(&table);
-        Self { client, table, cursors, create }
-    }
-
-    async fn prepare_tables(&self, transaction: &mut Transaction) -> Result<(), PostgresError> {
-        // Two pipelines that start at the same moment would both find nothing there.
-        let asked = sqlx::query("SELECT pg_advisory_xact_lock(hashtext('garam create tables'))")
-            .execute(&mut transaction.connection);
-        self.client.within("wait for others that create tables", asked).await?;
-        match (inspect::look(&self.client, transaction, &self.table).await?, self.create) {
-            (Some(existing), _) => existing.check(&self.table)?,
-            (None, Create::Never) => return Err(self.table.missing().into()),
-            (None, Create::Missing) => {
-                inspect::may_create(&self.client, transaction, &self.table).await?;
-                let asked = sqlx::query(AssertSqlSafe(self.table.ddl()))
-                    .execute(&mut transaction.connection);
-                self.client.within("create the table", asked).await?;
-            }
-        }
-        self.cursors.prepare(&self.client, transaction).await
+        let limits = Vec::new();
+        Self { client, table, cursors, create, limits, suits_copy: false, repeats: false }
     }
 
     /// Applies a batch in a transaction of its own, which is handed back open.
@@ -99,13 +91,15 @@ impl PostgresWriter {
         batch: &StagedBatch,
     ) -> Result<(Transaction, Applied), PostgresError> {
         let mut transaction = self.client.begin().await?;
-        let applied = self.apply(&mut transaction, batch, Care::None).await?;
-        if !matches!(applied, Applied::SomeRow) {
-            return Ok((transaction, applied));
+        let mut applied = self.apply(&mut transaction, batch, Care::None).await?;
+        if matches!(applied, Applied::SomeRow) {
+            self.client.rollback(transaction).await;
+            transaction = self.client.begin().await?;
+            applied = self.apply(&mut transaction, batch, Care::Savepoint).await?;
         }
-        self.client.rollback(transaction).await;
-        let mut transaction = self.client.begin().await?;
-        let applied = self.apply(&mut transaction, batch, Care::Savepoint).await?;
+        if let Applied::All { repeats, .. } = applied {
+            self.repeats = repeats;
+        }
         Ok((transaction, applied))
     }
 
@@ -121,6 +115,14 @@ impl PostgresWriter {
         }
         self.cursors.advance(&self.client, transaction, &batch.from, &batch.to).await?;
         let mut work = self.work(batch)?;
+        if care == Care::None && self.may_copy(transaction, &work) {
+            let rows = &work.folded.write;
+            return match copy(&self.client, transaction, &self.table, &work.encoder, rows).await? {
+                Copied::All => Ok(Applied::All { cursor: batch.to.clone(), repeats: false }),
+                Copied::SomeRow => Ok(Applied::SomeRow),
+                Copied::Fewer { missing } => Err(self.vanished(rows.len(), missing)),
+            };
+        }
         let size = match work.by_row {
             true => 1,
             false => rows_of_a_statement(batch),
@@ -150,12 +152,29 @@ impl PostgresWriter {
             return Ok(Applied::Refused { rows: work.refused });
         }
         let cursor = self.count_dropped(transaction, batch, &work.folded.dropped).await?;
-        Ok(Applied::All { cursor })
+        let repeats = work.folded.dropped.values().any(|&reason| reason == REPEATED);
+        Ok(Applied::All { cursor, repeats })
+    }
+
+    /// Whether COPY may be tried: where some of the rows are there already, it could only fail.
+    fn may_copy(&self, transaction: &Transaction, work: &Work<'_>) -> bool {
+        self.table.mode == Mode::Append
+            && self.suits_copy
+            && !self.repeats
+            && transaction.prompt
+            && work.refused.is_empty()
+            && !work.folded.write.is_empty()
+    }
+
+    fn vanished(&self, rows: usize, missing: u64) -> PostgresError {
+        OnlyPostgres::RowsVanished { table: self.table.display_name(), rows, missing }.into()
     }
 
     fn work<'a>(&'a self, batch: &'a StagedBatch) -> Result<Work<'a>, PostgresError> {
         let encoder = Encoder::new(&self.table, &batch.rows)?;
-        let unstorable: BTreeMap<usize, String> = encoder.unstorable().into_iter().collect();
+        let too_long = too_long(&encoder.columns, &self.limits);
+        let unstorable: BTreeMap<usize, String> =
+            too_long.into_iter().chain(encoder.unstorable()).collect();
         let rows: Vec<usize> =
             (0..batch.rows.num_rows()).filter(|row| !unstorable.contains_key(row)).collect();
         let (mode, version) = (self.table.mode, self.table.version);
@@ -218,8 +237,7 @@ impl PostgresWriter {
             explained += absent.len();
             absent.iter().for_each(|&row| work.folded.drop_with_earlier(row, MISSING));
         } else if let Some(missing) = u64::try_from(absent.len()).ok().filter(|&n| n > 0) {
-            let table = table.display_name();
-            return Err(OnlyPostgres::RowsVanished { table, rows: rows.len(), missing }.into());
+            return Err(self.vanished(rows.len(), missing));
         }
         match (table.mode, &table.newer, table.version) {
             (Mode::Append | Mode::Ignore, ..) => {
@@ -238,8 +256,7 @@ impl PostgresWriter {
         }
         if explained < unchanged {
             let missing = (unchanged - explained) as u64;
-            let table = table.display_name();
-            return Err(OnlyPostgres::RowsVanished { table, rows: rows.len(), missing }.into());
+            return Err(self.vanished(rows.len(), missing));
         }
         Ok(())
     }
@@ -350,7 +367,7 @@ impl Destination for PostgresWriter {
     async fn write(&mut self, batch: &StagedBatch) -> Result<Outcome, Failure> {
         let (transaction, applied) = self.attempt(batch).await?;
         match applied {
-            Applied::All { cursor } => {
+            Applied::All { cursor, .. } => {
                 self.client.commit(transaction).await?;
                 Ok(Outcome::Written { durability: Durability::Durable, cursor })
             }
@@ -368,7 +385,7 @@ impl Destination for PostgresWriter {
         let (transaction, applied) = self.attempt(batch).await?;
         self.client.rollback(transaction).await;
         Ok(match applied {
-            Applied::All { cursor } => {
+            Applied::All { cursor, .. } => {
                 Some(Outcome::Written { durability: Durability::Accepted, cursor })
             }
             Applied::Refused { rows } => Some(Outcome::Refused { rows }),

@@ -32,7 +32,7 @@ pub struct SqliteConfig {
     #[serde(default)]
     pub key: Option<OneOrMany>,
     /// `missing` creates the table when it is absent (default), `never` leaves that to the operator. An existing table is
-    /// never altered.
+    /// never altered: `evolve` is refused.
     #[serde(default)]
     pub create: Create,
 }
@@ -43,6 +43,8 @@ pub enum Create {
     Never,
     #[default]
     Missing,
+    /// And adds columns that the contract has and the table lacks. A server's only.
+    Evolve,
 }
 
 /// What `prepare` would find.
@@ -52,6 +54,8 @@ pub enum Readiness {
     Ready,
     /// The database is there, the table will be created.
     TableWillBeCreated,
+    /// The table is there and fits once it has more columns, which it will get.
+    ColumnsWillBeAdded,
     /// The folder is there, the database will be created.
     DatabaseWillBeCreated,
 }
@@ -132,7 +136,7 @@ impl SqliteConfig {
 
     fn may_create(&self, table: &Table) -> Result<(), SqliteError> {
         match self.create {
-            Create::Missing => Ok(()),
+            Create::Missing | Create::Evolve => Ok(()),
             Create::Never => {
                 Err(TableError::Missing { table: table.name.clone(), ddl: table.ddl() }.into())
             }
@@ -140,6 +144,9 @@ impl SqliteConfig {
     }
 
     fn table(&self, schema: &SchemaRef) -> Result<Table, SqliteError> {
+        if self.create == Create::Evolve {
+            return Err(TableError::Evolve.into());
+        }
         let key = self.key.clone().map(OneOrMany::into_vec).unwrap_or_default();
         let mode = self.mode();
         Table::new(TableSpec { table: self.table.clone(), schema: schema.clone(), mode, key })

@@ -64,6 +64,8 @@ pub enum TableError {
         "table name {table:?} cannot be used: 1 to 63 letters, digits and _, not beginning with a digit, \"sqlite_\" or \"_garam\""
     )]
     Name { table: String },
+    #[error("create = \"evolve\" is for servers: SQLite's tables are altered by hand")]
+    Evolve,
     #[error("mode \"upsert\" needs key = [..]: the columns that identify a row")]
     UpsertWithoutKey,
     #[error(
@@ -140,6 +142,7 @@ impl TableError {
         matches!(
             self,
             Self::Name { .. }
+                | Self::Evolve
                 | Self::UpsertWithoutKey
                 | Self::AppendWithKey
                 | Self::UnknownKey { .. }

@@ -42,4 +42,4 @@ mod writer;
 pub use config::{Create, Readiness, SqliteConfig};
 pub use cursors::read_cursors;
 pub use error::{SqliteError, TableError};
-pub use query::{QueryLimits, QueryResult, QueryValue, read_only_query};
+pub use query::{QueryLimits, QueryResult, QueryValue, has_second_statement, read_only_query};

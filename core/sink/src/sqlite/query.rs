@@ -120,7 +120,7 @@ fn decode(row: &SqliteRow) -> Result<Vec<QueryValue>, sqlx::Error> {
 }
 
 /// Whether something stands behind a semicolon, outside of strings, names and comments.
-fn has_second_statement(sql: &str) -> bool {
+pub fn has_second_statement(sql: &str) -> bool {
     let mut rest = sql.as_bytes();
     let mut ended = false;
     while let Some((&first, after)) = rest.split_first() {

@@ -66,7 +66,7 @@ impl SqliteWriter {
         let existing = inspect::look(connection, &self.table.name).await.map_err(failed)?;
         match (existing, self.create) {
             (Some(existing), _) => Ok(existing.check(&self.table)?),
-            (None, Create::Missing) => {
+            (None, Create::Missing | Create::Evolve) => {
                 sqlx::query(AssertSqlSafe(self.table.ddl()))
                     .execute(connection)
                     .await

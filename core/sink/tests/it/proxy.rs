@@ -1,8 +1,9 @@
 //! A connection that breaks where a test wants it to: between a writer and its server.
 //!
 //! Counts what the writer sends, piece by piece, from the moment a rule is set; one broken connection obeys the rule, later
-//! ones pass.
+//! ones pass. Counts round trips too: a client that speaks after its server has begun another one.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -31,6 +32,9 @@ struct State {
     server: u16,
     /// The rule, and how many pieces have passed under it.
     rule: Mutex<(Rule, usize)>,
+    round_trips: AtomicUsize,
+    /// Whether the last piece was the client's.
+    client_spoke: AtomicBool,
     held: Notify,
     released: Notify,
 }
@@ -41,7 +45,8 @@ impl Proxy {
         let port = listener.local_addr().unwrap().port();
         let rule = Mutex::new((Rule::Pass, 0));
         let (held, released) = (Notify::new(), Notify::new());
-        let state = Arc::new(State { server, rule, held, released });
+        let (round_trips, client_spoke) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let state = Arc::new(State { server, rule, round_trips, client_spoke, held, released });
         let shared = state.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -53,6 +58,11 @@ impl Proxy {
 
     pub(crate) fn rule(&self, rule: Rule) {
         *self.state.rule.lock().unwrap() = (rule, 0);
+    }
+
+    /// How many round trips there were since this was asked last.
+    pub(crate) fn round_trips(&self) -> usize {
+        self.state.round_trips.swap(0, Ordering::SeqCst)
     }
 
     /// Waits until a COMMIT is held back.
@@ -102,8 +112,8 @@ async fn carry(client: TcpStream, state: Arc<State>) {
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     let losing = Arc::new(Notify::new());
-    let up = send(from_client, to_server, state, losing.clone());
-    let down = answer(from_server, to_client, losing);
+    let up = send(from_client, to_server, state.clone(), losing.clone());
+    let down = answer(from_server, to_client, state, losing);
     // Whichever side ends takes the other one with it.
     tokio::select! { () = up => {}, () = down => {} }
 }
@@ -117,6 +127,9 @@ async fn send(
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
         let piece = &buffer[..count];
+        if !state.client_spoke.swap(true, Ordering::SeqCst) {
+            state.round_trips.fetch_add(1, Ordering::SeqCst);
+        }
         match state.judge(piece) {
             Fate::Pass => {}
             Fate::Cut => return,
@@ -135,7 +148,12 @@ async fn send(
     }
 }
 
-async fn answer(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, losing: Arc<Notify>) {
+async fn answer(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    state: Arc<State>,
+    losing: Arc<Notify>,
+) {
     let mut buffer = vec![0; 64 * 1024];
     let mut lost = false;
     loop {
@@ -146,6 +164,7 @@ async fn answer(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, losing: Arc<Not
         };
         match read {
             Ok(count @ 1..) if !lost => {
+                state.client_spoke.store(false, Ordering::SeqCst);
                 if to.write_all(&buffer[..count]).await.is_err() {
                     return;
                 }

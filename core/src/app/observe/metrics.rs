@@ -2,6 +2,7 @@
 
 use garam_flow::FlowStats;
 use garam_log::{PartitionStats, State as LogState};
+use garam_sink::SinkFigures;
 use garam_stage::Counters;
 
 use super::Observed;
@@ -155,6 +156,38 @@ impl Observed {
             if self.pipelines.iter().take(i).all(|other| other.stream != watched.stream) {
                 replaced.count(&[("stream", watched.stream.as_str())], watched.refiner.replaced());
             }
+        }
+    }
+
+    pub(super) fn sink_metrics(&self, out: &mut Exposition) {
+        type Figure = fn(&SinkFigures) -> u64;
+        let families: [(&str, &str, Figure); 8] = [
+            ("rows", "Rows committed since the start.", |s| s.rows),
+            ("bytes", "Size of these rows in memory.", |s| s.bytes),
+            ("batches", "Writes of rows committed since the start.", |s| s.batches),
+            ("refused_rows", "Rows that the destination would not take.", |s| s.refused),
+            ("stale_records", "Records dropped because a newer row was there.", |s| s.stale),
+            ("retries", "Writes that lost against others or ended in doubt.", |s| s.retries),
+            ("failures", "Writes that failed otherwise.", |s| s.failures),
+            ("connections", "Connections opened.", |s| s.connections),
+        ];
+        let tables = self.pipelines.iter().filter_map(|watched| {
+            let sink = watched.sink.as_ref()?;
+            let labels = [("pipeline", watched.name.as_str()), ("table", sink.table.as_str())];
+            Some((labels, sink.stats.read()))
+        });
+        let tables: Vec<_> = tables.collect();
+        for (name, help, figure) in families {
+            let mut family = out.family(&format!("garam_sink_{name}_total"), Kind::Counter, help);
+            for (labels, figures) in &tables {
+                family.count(labels, figure(figures));
+            }
+        }
+        let help = "How long committed writes took.";
+        let mut times = out.family("garam_sink_write_seconds", Kind::Histogram, help);
+        for (labels, figures) in &tables {
+            let SinkFigures { write_time, writes, write_seconds, .. } = figures;
+            times.histogram(labels, write_time, *writes, *write_seconds);
         }
     }
 }

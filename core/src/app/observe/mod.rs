@@ -1,5 +1,6 @@
 //! What the admin port tells: gathered from the rooms' own figures at the moment of the question.
 
+mod dimensions;
 mod metrics;
 
 use std::collections::BTreeMap;
@@ -11,20 +12,23 @@ use garam_flow::FlowStats;
 use garam_log::{EmbeddedLog, PartitionStats, State as LogState};
 use garam_meta::Meta;
 use garam_proto::{AgentId, PartitionId, StreamName};
+use garam_sink::SinkStats;
 use garam_stage::{Counters, Refiner};
 use tokio::sync::mpsc;
 
-use super::build::Pipeline;
+use super::build::{Pipeline, Tables};
 use super::tap;
 use crate::actors::Slot;
+use crate::actors::dimension::DimensionRoom;
 use crate::actors::gate::Gate;
 use crate::actors::requeue::Front;
 use crate::admin::answers::{
-    AgentAnswer, LagAnswer, PartitionLag, PipelineAnswer, StatusAnswer, StreamAnswer, Verdict,
+    AgentAnswer, DimensionAnswer, LagAnswer, PartitionLag, PipelineAnswer, RefreshAnswer,
+    SinkAnswer, StatusAnswer, StreamAnswer, Verdict,
 };
 use crate::admin::metrics::{Exposition, Kind};
 use crate::admin::{Observe, Resumed, TapRequest};
-use crate::config::{Plan, QuarantineConfig};
+use crate::config::{Plan, QuarantineConfig, Target};
 use crate::gateway::{Door, wall_clock_us};
 use crate::supervise::{ControlError, Snapshot, State, SupervisionHandle};
 
@@ -35,6 +39,7 @@ pub(super) struct Observed {
     meta: Arc<Meta>,
     streams: Vec<StreamName>,
     pipelines: Vec<Watched>,
+    dimensions: Vec<DimensionRoom>,
     log: Slot<EmbeddedLog>,
     door: Slot<Door>,
     /// Set once the tree runs, which needs this observer first.
@@ -49,8 +54,18 @@ struct Watched {
     /// The names under which its flows pin the log.
     readers: Vec<String>,
     flows: Vec<(PartitionId, Arc<FlowStats>)>,
+    /// The table that it fills, and what that takes; a stream has none.
+    sink: Option<Sink>,
     quarantine: Aside,
     gate: Arc<Gate>,
+    /// The dimensions that it joins.
+    joins: Vec<String>,
+}
+
+/// A table as a destination.
+struct Sink {
+    table: String,
+    stats: Arc<SinkStats>,
 }
 
 /// What a pipeline put aside, and its way back.
@@ -67,6 +82,7 @@ impl Observed {
         plan: &Plan,
         meta: &Arc<Meta>,
         pipelines: &[Pipeline],
+        tables: &Tables,
         log: Slot<EmbeddedLog>,
         door: Slot<Door>,
     ) -> Self {
@@ -81,7 +97,15 @@ impl Observed {
                 .iter()
                 .map(|part| (part.config.input.clone(), Arc::clone(&part.stats)))
                 .collect(),
+            sink: match &pipeline.plan.to {
+                Target::Sink(sink) => Some(Sink {
+                    table: sink.target().1.to_owned(),
+                    stats: Arc::clone(&pipeline.sink_stats),
+                }),
+                Target::Stream(_) => None,
+            },
             gate: Arc::clone(&pipeline.gate),
+            joins: pipeline.plan.refining.joins().to_vec(),
             quarantine: Aside {
                 stream: pipeline.quarantine.clone(),
                 front: Arc::clone(&pipeline.front),
@@ -95,6 +119,7 @@ impl Observed {
             meta: Arc::clone(meta),
             streams: plan.streams.iter().map(|stream| stream.name.clone()).collect(),
             pipelines: watched.collect(),
+            dimensions: tables.rooms.clone(),
             log,
             door,
             supervision: OnceLock::new(),
@@ -202,6 +227,7 @@ impl Observed {
             dropped: sum.dropped_total(),
             gap: sum.gap_units,
             lag_entries: self.lag_of(watched, tree).iter().map(|lag| lag.lag_entries).sum(),
+            sink: watched.sink.as_ref().map(sink),
         }
     }
 }
@@ -230,6 +256,7 @@ impl Observe for Observed {
             }
             why.extend(watched.quarantine.alarms(&watched.name, &stats));
         }
+        why.extend(self.dimension_troubles());
         let sessions = self.door.peek().map(|door| door.sessions.list()).unwrap_or_default();
         let agents = sessions.into_iter().map(|session| AgentAnswer {
             agent: session.agent,
@@ -247,6 +274,7 @@ impl Observe for Observed {
             agents: agents.collect(),
             streams: self.streams.iter().map(|name| self.stream(name, &stats)).collect(),
             pipelines: self.pipelines.iter().map(|watched| self.pipeline(watched, &tree)).collect(),
+            dimensions: self.dimensions(),
         })
     }
 
@@ -261,6 +289,14 @@ impl Observe for Observed {
         })
     }
 
+    fn dimensions(&self) -> Vec<DimensionAnswer> {
+        self.dimensions.iter().map(|room| self.dimension(room)).collect()
+    }
+
+    async fn refresh(&self, dimension: &str) -> Result<Option<RefreshAnswer>, String> {
+        self.refresh_dimension(dimension).await
+    }
+
     async fn metrics(&self) -> Result<String, String> {
         let tree = self.tree().await?;
         let mut out = Exposition::default();
@@ -269,6 +305,8 @@ impl Observe for Observed {
         self.door_metrics(&mut out);
         self.log_metrics(&mut out);
         self.pipeline_metrics(&mut out, &tree);
+        self.dimension_metrics(&mut out);
+        self.sink_metrics(&mut out);
         let mut restarts = out.family(
             "garam_child_restarts_total",
             Kind::Counter,
@@ -333,6 +371,22 @@ impl Aside {
             ));
         }
         alarms
+    }
+}
+
+fn sink(sink: &Sink) -> SinkAnswer {
+    let figures = sink.stats.read();
+    SinkAnswer {
+        table: sink.table.clone(),
+        rows: figures.rows,
+        bytes: figures.bytes,
+        batches: figures.batches,
+        refused: figures.refused,
+        stale: figures.stale,
+        retries: figures.retries,
+        failures: figures.failures,
+        connections: figures.connections,
+        write_s: figures.write_seconds,
     }
 }
 

@@ -24,6 +24,7 @@ impl Node {
         self.leaving = Some((how, end));
         self.regroup = None;
         for slot in &mut self.slots {
+            slot.probe = None;
             if matches!(slot.state, SlotState::Down | SlotState::BackingOff { .. }) {
                 slot.state = SlotState::Stopped;
             }
@@ -79,6 +80,11 @@ impl Node {
         for i in 0..self.slots.len() {
             match self.slots[i].state {
                 SlotState::BackingOff { until } if until <= now => self.spawn(i, now),
+                SlotState::Parked if self.probe_is_due(i, now) => {
+                    tracing::debug!(child = self.path_of(i), "a parked child is tried again");
+                    self.slots[i].restarts += 1;
+                    self.spawn_or_join(i, now);
+                }
                 SlotState::Ending { then, deadline: Some(deadline), killed } if deadline <= now => {
                     if killed {
                         let name = self.path_of(i);
@@ -103,9 +109,14 @@ impl Node {
         let due = self.slots.iter().filter_map(|slot| match slot.state {
             SlotState::BackingOff { until } => Some(until),
             SlotState::Ending { deadline, .. } => deadline,
+            SlotState::Parked => slot.probe.as_ref().map(|probe| probe.at),
             _ => None,
         });
         due.min()
+    }
+
+    fn probe_is_due(&self, i: usize, now: Instant) -> bool {
+        self.slots[i].probe.as_ref().is_some_and(|probe| probe.at <= now)
     }
 
     pub(super) fn ask_to_stop(&mut self, i: usize, then: Then, now: Instant) {

@@ -9,6 +9,7 @@ use super::{Node, NodeEnd, Regroup, SlotId, SlotState, Then};
 use crate::supervise::Stop;
 use crate::supervise::exit::{Exit, Fault};
 use crate::supervise::policy::{Retry, kind_name, policy};
+use crate::supervise::restarts::Probe;
 use crate::supervise::spec::{OnExceeded, Restart, Spec, Strategy, WhenStuck};
 
 impl Node {
@@ -74,7 +75,7 @@ impl Node {
             NodeEnd::Fatal(fault) => self.end(NodeEnd::Fatal(fault)),
             NodeEnd::GaveUp(fault) if counts && self.leaving.is_none() => {
                 self.note_fault(i, "gave_up", &fault);
-                self.put_aside(i, &fault);
+                self.put_aside(i, &fault, now);
                 self.settle(now);
             }
             NodeEnd::GaveUp(fault) => self.exited(id, Exit::Failed(fault), now),
@@ -182,7 +183,7 @@ impl Node {
         let child = self.path_of(culprit);
         let kind = kind_name(fault.kind);
         match (self.branch.on_exceeded, self.branch.strategy) {
-            (OnExceeded::Park, Strategy::OneForOne) => self.put_aside(culprit, fault),
+            (OnExceeded::Park, Strategy::OneForOne) => self.put_aside(culprit, fault, now),
             (OnExceeded::Park, _) => {
                 self.leave(Stop::Graceful, NodeEnd::GaveUp(fault.clone()), now)
             }
@@ -193,14 +194,24 @@ impl Node {
         }
     }
 
-    fn put_aside(&mut self, i: usize, fault: &Fault) {
+    fn put_aside(&mut self, i: usize, fault: &Fault, now: Instant) {
         let (child, kind) = (self.path_of(i), kind_name(fault.kind));
         if policy(fault.kind).retry == Retry::Never {
             tracing::error!(child, error = %fault, kind, action = fault.advice, "child has stopped for good");
             self.slots[i].state = SlotState::Stopped;
+            return;
+        }
+        let slot = &mut self.slots[i];
+        slot.state = SlotState::Parked;
+        let last = slot.probe.take();
+        if last.as_ref().is_some_and(|last| last.has_told(&fault.what)) {
+            tracing::debug!(child, error = %fault, kind, "child is parked again");
         } else {
             tracing::error!(child, error = %fault, kind, action = fault.advice, "child is parked until it is resumed");
-            self.slots[i].state = SlotState::Parked;
+        }
+        if fault.is_probed() {
+            let ran = now.duration_since(slot.began);
+            slot.probe = Some(Probe::after(last, ran, &fault.what, &self.timing, now));
         }
     }
 

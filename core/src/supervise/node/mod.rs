@@ -13,6 +13,8 @@
 //!    │ stuck · regroup · park · remove · leave      │ cannot heal, or too often
 //!    └──► Ending ──exits──► Down · Parked · Stopped └──► Parked · Stopped · the branch itself ends
 //! ```
+//!
+//! What was parked because somebody refused it comes back to Running by itself, at growing intervals, until it is parked by hand.
 
 mod ending;
 mod failing;
@@ -24,7 +26,7 @@ use tokio::time::Instant;
 use crate::supervise::Stop;
 use crate::supervise::exit::{Exit, Fault};
 use crate::supervise::handle::ControlError;
-use crate::supervise::restarts::{Backoff, History, Timing};
+use crate::supervise::restarts::{Backoff, History, Probe, Timing};
 use crate::supervise::snapshot::{LastFault, Snapshot};
 use crate::supervise::spec::{Branch, Restart, Spec};
 
@@ -81,6 +83,8 @@ pub(in crate::supervise) struct Slot {
     pub(in crate::supervise) began: Instant,
     history: History,
     backoff: Backoff,
+    /// Parked: when it is tried again, if it is.
+    probe: Option<Probe>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -218,6 +222,7 @@ impl Node {
     ) -> Result<(), ControlError> {
         self.refuse_while_leaving()?;
         let i = self.find(name)?;
+        self.slots[i].probe = None;
         if self.is_alive(i) {
             self.ask_to_stop(i, Then::Park, now);
         } else {
@@ -239,6 +244,7 @@ impl Node {
         }
         self.slots[i].history.clear();
         self.slots[i].backoff.reset(&self.timing);
+        self.slots[i].probe = None;
         self.spawn_or_join(i, now);
         Ok(())
     }
@@ -280,6 +286,7 @@ impl Node {
             began: now,
             history: History::default(),
             backoff: Backoff::new(&self.timing),
+            probe: None,
         });
         self.next_id += 1;
     }

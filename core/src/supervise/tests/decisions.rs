@@ -139,3 +139,56 @@ fn a_temporary_member_goes_down_with_its_group_and_stays_away() {
     assert_eq!(node.take_actions(), [Action::Spawn(0)]);
     assert!(node.slot_named("s").is_none());
 }
+
+#[test]
+fn what_is_refused_by_somebody_else_is_tried_again_at_growing_intervals_until_it_is_parked_by_hand()
+{
+    let (mut node, mut now) = started(Strategy::OneForOne);
+    let refused = || {
+        let fault = Fault::new(Some(garam_stage::FailureKind::Refused), "no right to write");
+        Exit::Failed(fault.probed())
+    };
+    let mut pauses = Vec::new();
+    for _ in 0..11 {
+        node.exited(1, refused(), now);
+        assert_eq!(node.slot(1).unwrap().state, SlotState::Parked);
+        let due = node.next_wake().unwrap();
+        pauses.push((due - now).as_secs());
+        node.tick(due - Duration::from_millis(1));
+        assert_eq!(node.take_actions(), []);
+        node.tick(due);
+        assert_eq!(node.take_actions(), [Action::Spawn(1)]);
+        now = due;
+    }
+    assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+    // One that has worked for a while begins anew.
+    now += Timing::default().stable;
+    node.exited(1, refused(), now);
+    assert_eq!(node.next_wake(), Some(now + Duration::from_secs(1)));
+    node.park("b", now).unwrap();
+    assert_eq!(node.next_wake(), None);
+    node.resume("b", now).unwrap();
+    assert_eq!(node.take_actions(), [Action::Spawn(1)]);
+}
+
+#[test]
+fn what_only_a_person_can_mend_waits_for_one() {
+    let (mut node, now) = started(Strategy::OneForOne);
+    let corrupt = Fault::new(Some(garam_stage::FailureKind::Corrupt), "bytes were changed");
+    node.exited(1, Exit::Failed(corrupt), now);
+    assert_eq!(node.slot(1).unwrap().state, SlotState::Parked);
+    assert_eq!(node.next_wake(), None);
+}
+
+#[test]
+fn a_tree_that_ends_tries_nothing_again() {
+    let (mut node, now) = started(Strategy::OneForOne);
+    let refused = Fault::new(Some(garam_stage::FailureKind::Refused), "no").probed();
+    node.exited(1, Exit::Failed(refused), now);
+    node.stop(Stop::Immediate, now);
+    node.exited(0, Exit::Killed, now);
+    node.exited(2, Exit::Killed, now);
+    node.take_actions();
+    node.tick(now + Duration::from_secs(3_600));
+    assert_eq!(node.take_actions(), []);
+}

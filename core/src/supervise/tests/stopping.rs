@@ -18,6 +18,7 @@ fn a_graceful_stop_follows_the_data_and_ends_with_what_others_stand_on() {
         meta: task("meta").1,
         log: task("log").1,
         gateway: task("gateway").1,
+        dimensions: Vec::new(),
         pipelines: vec![PipelineRoom {
             name: "orders".to_owned(),
             parts: vec![task("0"), task("1")],

@@ -7,6 +7,9 @@ use arrow_schema::{DataType, TimeUnit};
 
 use super::{ContractError, Rules};
 
+/// Under this name a field of the rows' schema says how many characters a `varchar(n)` has.
+pub const MOST_CHARACTERS: &str = "garam.most_characters";
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
     pub name: String,
@@ -82,7 +85,7 @@ impl ColumnType {
             ("decimal" | "numeric", [precision, scale]) => {
                 Self::decimal(column, *precision, *scale)?
             }
-            ("text", []) => Self::Text,
+            ("text" | "varchar", []) => Self::Text,
             ("varchar", [length]) if *length > 0 => Self::Varchar(*length),
             ("date", []) => Self::Date,
             ("timestamp", []) => Self::Timestamp,

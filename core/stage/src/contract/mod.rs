@@ -11,7 +11,7 @@ mod error;
 mod reading;
 mod rules;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
 use crate::records::system;
-pub use columns::{Column, ColumnType};
+pub use columns::{Column, ColumnType, MOST_CHARACTERS};
 pub use error::ContractError;
 pub use reading::{Format, Reading};
 use rules::Written;
@@ -256,7 +256,16 @@ impl Contract {
         let mut fields: Vec<Field> = self
             .columns
             .iter()
-            .map(|column| Field::new(&column.name, column.kind.arrow(), column.nullable))
+            .map(|column| {
+                let field = Field::new(&column.name, column.kind.arrow(), column.nullable);
+                match column.kind {
+                    ColumnType::Varchar(most) => field.with_metadata(HashMap::from([(
+                        MOST_CHARACTERS.to_owned(),
+                        most.to_string(),
+                    )])),
+                    _ => field,
+                }
+            })
             .collect();
         if self.keeps_rest() {
             fields.push(Field::new(REST, DataType::Utf8, true));
@@ -291,7 +300,9 @@ impl OneOrMany {
 }
 
 /// Reads a table as pairs in the order they are written: the order of the columns.
-fn in_order<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(String, ColumnConfig)>, D::Error> {
+pub fn in_order<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Vec<(String, ColumnConfig)>, D::Error> {
     struct Pairs;
     impl<'de> Visitor<'de> for Pairs {
         type Value = Vec<(String, ColumnConfig)>;

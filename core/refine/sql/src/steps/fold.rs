@@ -11,10 +11,10 @@ use datafusion_expr::utils::split_conjunction;
 use datafusion_expr::{Expr, LogicalPlan, Operator};
 use datafusion_physical_expr::expressions::{BinaryExpr, Column};
 use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
+use garam_stage::dimension::Dimension;
 
 use super::{Computed, Draft, Known, Step};
 use crate::INPUT;
-use crate::dimension::Dimension;
 use crate::error::Unplannable;
 
 /// The plan over an input of this schema.

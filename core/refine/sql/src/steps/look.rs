@@ -9,11 +9,11 @@ use datafusion_common::TableReference;
 use datafusion_expr::logical_plan::Join;
 use datafusion_expr::utils::split_conjunction;
 use datafusion_expr::{Expr, JoinType, LogicalPlan, Operator};
+use garam_stage::dimension::{Dimension, Missing};
 
 use super::fold::physical;
 use super::{Draft, Known, Look, Step};
 use crate::INPUT;
-use crate::dimension::Dimension;
 use crate::error::Unplannable;
 
 impl Draft {
@@ -43,7 +43,9 @@ impl Draft {
         let keep = (0..self.columns.len()).collect();
         let take = (0..table.schema.fields().len()).collect();
         for field in table.schema.fields() {
-            let nullable = field.is_nullable() || !inner;
+            // The row that stands in for a missing one may be null anywhere.
+            let stands_in = table.missing == Missing::Default;
+            let nullable = field.is_nullable() || !inner || stands_in;
             let field = Arc::new(field.as_ref().clone().with_nullable(nullable));
             self.columns.push(Known { table: Some(alias.clone()), field, input: None });
         }

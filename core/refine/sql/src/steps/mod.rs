@@ -19,7 +19,7 @@ use datafusion_physical_expr::PhysicalExpr;
 
 pub(crate) use fold::fold;
 pub(crate) use prune::prune;
-pub(crate) use run::Fault;
+pub(crate) use run::{Cause, Fault};
 
 /// What is done to a batch, in this order.
 #[derive(Debug)]

@@ -13,9 +13,10 @@ use arrow_select::filter::{FilterBuilder, prep_null_mask_filter};
 use arrow_select::take::take;
 use datafusion_common::DataFusionError;
 use datafusion_physical_expr::PhysicalExpr;
+use garam_stage::QuarantineReason;
 
 use super::{Computed, Look, Step, Steps};
-use crate::dimension::Lookup;
+use crate::dimension::{Lookup, NoPlace};
 
 /// What a batch became.
 #[derive(Debug)]
@@ -29,9 +30,29 @@ pub(crate) struct Refined {
 /// At least one row of the batch fails. Which one is found by trying fewer.
 #[derive(Debug)]
 pub(crate) struct Fault {
-    /// The column, or the filter.
+    /// The column, the filter, or the dimension.
     pub(crate) place: String,
-    pub(crate) error: DataFusionError,
+    pub(crate) error: Cause,
+}
+
+#[derive(Debug)]
+pub(crate) enum Cause {
+    Sql(DataFusionError),
+    /// A dimension has no row for a record's key, and such records are put aside.
+    NoRow,
+}
+
+impl Fault {
+    pub(crate) fn reason(&self) -> QuarantineReason {
+        match self.error {
+            Cause::Sql(_) => QuarantineReason::Sql,
+            Cause::NoRow => QuarantineReason::Unmatched,
+        }
+    }
+
+    fn of(place: impl Into<String>, error: DataFusionError) -> Self {
+        Self { place: place.into(), error: Cause::Sql(error) }
+    }
 }
 
 impl Steps {
@@ -96,7 +117,7 @@ fn project(
 ) -> Result<RecordBatch, Fault> {
     let rows = before.num_rows();
     let compute = |column: &Computed| {
-        let fault = |error| Fault { place: format!("column {}", column.name), error };
+        let fault = |error| Fault::of(format!("column {}", column.name), error);
         let value = column
             .expr
             .evaluate(before)
@@ -120,8 +141,11 @@ fn look(
         let error = DataFusionError::Internal(format!("table {} is not there", step.table));
         return Err(broken(error));
     };
-    let mut places =
-        table.places(&values(before, &step.keys)?).map_err(|error| broken(error.into()))?;
+    let places = table.places(&values(before, &step.keys)?);
+    let mut places = places.map_err(|none| match none {
+        NoPlace::Arrow(error) => broken(error.into()),
+        NoPlace::NoRow(place) => Fault { place, error: Cause::NoRow },
+    })?;
     let kept = step.keep.iter().map(|&index| before.column(index));
     let mut columns: Vec<ArrayRef> = kept.cloned().collect();
     if step.inner && places.null_count() > 0 {
@@ -146,7 +170,7 @@ fn look(
 
 /// Each expression's value for each row.
 fn values(batch: &RecordBatch, exprs: &[Arc<dyn PhysicalExpr>]) -> Result<Vec<ArrayRef>, Fault> {
-    let fault = |error| Fault { place: "join".into(), error };
+    let fault = |error| Fault::of("join", error);
     let rows = batch.num_rows();
     let value = |expr: &Arc<dyn PhysicalExpr>| {
         expr.evaluate(batch).and_then(|value| value.into_array_of_size(rows))
@@ -163,7 +187,7 @@ fn check_digits(values: &ArrayRef) -> Result<(), DataFusionError> {
 }
 
 fn mask(batch: &RecordBatch, predicate: &Arc<dyn PhysicalExpr>) -> Result<BooleanArray, Fault> {
-    let fault = |error| Fault { place: "where".into(), error };
+    let fault = |error| Fault::of("where", error);
     let value =
         predicate.evaluate(batch).and_then(|value| value.into_array_of_size(batch.num_rows()));
     let value = value.map_err(fault)?;
@@ -211,5 +235,5 @@ fn batch(schema: &SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Result<Reco
 }
 
 fn broken(error: DataFusionError) -> Fault {
-    Fault { place: "the result".into(), error }
+    Fault::of("the result", error)
 }

@@ -1,11 +1,14 @@
 //! Joins on a dimension's unique key: matched, missing, null; one state for a batch; what is refused.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use arrow_array::{Int64Array, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
-use garam_refine_sql::{Dimension, Dimensions, Snapshot, SqlRefiner, Unplannable};
-use garam_stage::{Failure, FailureKind, Refiner as _};
+use garam_refine_sql::{Dimensions, SqlRefiner, Unplannable};
+use garam_stage::{
+    Dimension, FailureKind, Missing, QuarantineReason, Refiner as _, Snapshot, SnapshotId,
+    Snapshots,
+};
 
 use crate::world::{block, contract, texts};
 
@@ -15,34 +18,51 @@ fn schema() -> SchemaRef {
     Arc::new(Schema::new(fields.to_vec()))
 }
 
-fn users(id: u128, rows: &[(i64, Option<&str>)]) -> Snapshot {
+fn users(id: u128, rows: &[(i64, Option<&str>)]) -> Arc<Snapshot> {
     let keys: Int64Array = rows.iter().map(|(key, _)| Some(*key)).collect();
     let cities: StringArray = rows.iter().map(|(_, city)| *city).collect();
     let columns: Vec<arrow_array::ArrayRef> = vec![Arc::new(keys), Arc::new(cities)];
-    Snapshot { id, rows: RecordBatch::try_new(schema(), columns).unwrap() }
+    let rows = RecordBatch::try_new(schema(), columns).unwrap();
+    let key = vec!["user_id".into()];
+    Arc::new(Snapshot { id: SnapshotId(id), rows, key, loaded_us: 0, source_us: None })
 }
 
-/// The place where the newest snapshot is; none was read yet.
-type Place = Arc<Mutex<Option<Snapshot>>>;
+/// The row that stands in for a missing one.
+fn nowhere() -> RecordBatch {
+    let schema = schema();
+    let fields = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+    let fields: Vec<Field> = fields.collect();
+    let columns: Vec<arrow_array::ArrayRef> =
+        vec![Arc::new(Int64Array::from(vec![None])), Arc::new(StringArray::from(vec!["nowhere"]))];
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
+}
 
-fn world() -> (Place, Dimensions) {
-    let place = Place::default();
-    let newest = Arc::clone(&place);
+/// The place where the newest snapshots are; none was read yet.
+struct Place(Snapshots);
+
+impl Place {
+    fn put(&self, snapshot: &Arc<Snapshot>) {
+        for name in ["dim_users", "pairs"] {
+            self.0.put(name, Arc::clone(snapshot));
+        }
+    }
+}
+
+fn world_where(missing: Missing) -> (Place, Dimensions) {
     let table = |name: &str, key: &[&str]| Dimension {
         name: name.into(),
         schema: schema(),
         key: key.iter().map(|key| (*key).to_owned()).collect(),
+        missing,
+        default_row: nowhere(),
     };
-    let dimensions = Dimensions {
-        tables: vec![table("dim_users", &["user_id"]), table("pairs", &["user_id", "city"])],
-        newest: Arc::new(move |names: &[String]| {
-            let newest = newest.lock().unwrap().clone();
-            let absent = || Failure::new(FailureKind::Unreachable, "dim_users was never read");
-            let newest = newest.ok_or_else(absent)?;
-            Ok(names.iter().map(|_| newest.clone()).collect())
-        }),
-    };
-    (place, dimensions)
+    let tables = vec![table("dim_users", &["user_id"]), table("pairs", &["user_id", "city"])];
+    let snapshots = Snapshots::default();
+    (Place(snapshots.clone()), Dimensions { tables, snapshots })
+}
+
+fn world() -> (Place, Dimensions) {
+    world_where(Missing::Null)
 }
 
 fn plan(sql: &str) -> Result<(Place, SqlRefiner), Unplannable> {
@@ -60,7 +80,7 @@ const RECORDS: [&str; 4] = [
 #[track_caller]
 fn check(sql: &str, expected: &[&str], filtered: usize) {
     let (place, refiner) = plan(sql).unwrap();
-    *place.lock().unwrap() = Some(users(1, &[(7, Some("Seoul")), (9, None), (3, Some("Busan"))]));
+    place.put(&users(1, &[(7, Some("Seoul")), (9, None), (3, Some("Busan"))]));
     let refined = refiner.refine(&[block(&RECORDS)]).unwrap();
     assert!(refined.bad.is_empty(), "{:?}", refined.bad);
     assert_eq!(texts(&refined.rows), expected, "{sql}");
@@ -108,20 +128,44 @@ fn a_batch_sees_the_newest_snapshot() {
     let refused = refiner.refine(&[block(&RECORDS)]).unwrap_err();
     assert_eq!(
         (refused.kind, refused.what.as_str()),
-        (FailureKind::Unreachable, "dim_users was never read")
+        (FailureKind::Unreachable, "dimension dim_users was never read: see `garam dimension ls`")
     );
     for (id, city) in [(1, "Seoul"), (2, "Daegu")] {
-        *place.lock().unwrap() = Some(users(id, &[(7, Some(city))]));
+        place.put(&users(id, &[(7, Some(city))]));
         let refined = refiner.refine(&[block(&RECORDS)]).unwrap();
         assert_eq!(texts(&refined.rows), [format!("7|{city}")]);
     }
-    *place.lock().unwrap() = Some(users(3, &[(7, None), (7, None)]));
+    place.put(&users(3, &[(7, None), (7, None)]));
     let refused = refiner.refine(&[block(&RECORDS)]).unwrap_err().to_string();
     assert!(
         refused.contains("cannot index dimension dim_users") && refused.contains("twice, in row 1"),
         "{refused}"
     );
     assert_eq!(refiner.dimensions(), ["dim_users"]);
+}
+
+#[test]
+fn a_missing_row_has_a_stand_in_or_puts_its_record_aside() {
+    let seoul = users(1, &[(7, Some("Seoul")), (9, None)]);
+    let refined = |missing, join: &str| {
+        let (place, dimensions) = world_where(missing);
+        place.put(&seoul);
+        let sql = format!("select id, city from input {join} dim_users on id = user_id");
+        let refiner = SqlRefiner::joining(contract(), &sql, &dimensions).unwrap();
+        refiner.refine(&[block(&RECORDS)]).unwrap()
+    };
+    for join in ["left join", "join"] {
+        let stands_in = refined(Missing::Default, join);
+        assert_eq!(texts(&stands_in.rows), ["7|Seoul", "8|nowhere", "9|null", "6|nowhere"]);
+        assert!(stands_in.dropped.is_empty() && stands_in.bad.is_empty());
+        let aside = refined(Missing::Quarantine, join);
+        assert_eq!(texts(&aside.rows), ["7|Seoul", "9|null"]);
+        let told: Vec<_> =
+            aside.bad.iter().map(|bad| (bad.at.index, bad.reason, bad.detail.as_str())).collect();
+        let text = "dimension dim_users has no row for the record's key";
+        let unmatched = QuarantineReason::Unmatched;
+        assert_eq!(told, [(1, unmatched, text), (3, unmatched, text)]);
+    }
 }
 
 #[test]

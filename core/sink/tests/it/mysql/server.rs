@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use garam_sink::mysql::Mode;
 use garam_sink::{MySqlConfig, ServerConfig, SinkConfig};
 use sqlx::mysql::MySqlConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, MySqlConnection, Row as _};
@@ -54,6 +55,14 @@ impl Base for MySqlBase {
     const LET_ID_BE_NULL: &str = "alter table orders modify id bigint";
     const NO_SUCH_DATE: &str = "column day: it is outside the years 1000 to 9999";
     const NO_SUCH_TIMESTAMP: &str = "column at: it is outside the years 1000 to 9999";
+
+    fn statements(_: Mode, rows: usize) -> usize {
+        rows / 512 + (rows % 512).count_ones() as usize
+    }
+
+    fn retype(&self, column: &str, kind: &str) -> String {
+        format!("alter table orders modify {column} {kind}")
+    }
 
     async fn on(server: &Server) -> Self {
         let database = format!("test_{}", next());

@@ -41,7 +41,7 @@ async fn the_table_is_made_from_the_contract() {
             n | decimal(38,19) | YES
             w | decimal(9,0) | YES
             t | longtext | YES
-            v | longtext | YES
+            v | varchar(10) | YES
             day | date | YES
             at | datetime(6) | YES
             _host | longtext | NO

@@ -1,5 +1,6 @@
 //! What only PostgreSQL has, against a real server.
 
+mod copy;
 mod existing;
 mod faults;
 mod refusal;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use garam_sink::postgres::Mode;
 use garam_sink::{PostgresConfig, ServerConfig, SinkConfig};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, PgConnection, Row as _, ValueRef as _};
@@ -29,6 +30,18 @@ impl Base for PgBase {
     const LET_ID_BE_NULL: &str = "alter table orders alter id drop not null";
     const NO_SUCH_DATE: &str = "column day: it is outside 4714 BC to 5874897";
     const NO_SUCH_TIMESTAMP: &str = "column at: it is before 4714 BC";
+
+    fn statements(mode: Mode, rows: usize) -> usize {
+        match mode {
+            // COPY: the statement, then all rows and their end.
+            Mode::Append => 2,
+            _ => rows.div_ceil(2_000),
+        }
+    }
+
+    fn retype(&self, column: &str, kind: &str) -> String {
+        format!("alter table orders alter {column} type {kind}")
+    }
 
     async fn on(server: &Server) -> Self {
         let base = Self { port: server.port, schema: format!("test_{}", next()) };

@@ -40,7 +40,7 @@ async fn the_table_is_made_from_the_contract() {
         n | numeric(38,19) | f
         w | numeric(9,0) | f
         t | text | f
-        v | text | f
+        v | character varying(10) | f
         day | date | f
         at | timestamp with time zone | f
         _host | text | t

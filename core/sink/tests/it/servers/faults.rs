@@ -24,7 +24,11 @@ at_every_server!(
 );
 
 /// A destination that reaches the server through a proxy.
-async fn through(base: &impl Base, proxy: &Proxy, mode: Mode) -> (Box<dyn Destination>, Cursor) {
+pub(super) async fn through(
+    base: &impl Base,
+    proxy: &Proxy,
+    mode: Mode,
+) -> (Box<dyn Destination>, Cursor) {
     let url = Some(Url(base.url(proxy.port)));
     base.ready_with(&ServerConfig { url, ..base.config(mode) }).await
 }

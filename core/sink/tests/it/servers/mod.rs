@@ -34,10 +34,12 @@ macro_rules! at_every_server {
 
 mod config;
 mod cursor;
+mod evolve;
 mod faults;
 mod guard;
 mod modes;
 mod refusal;
+mod trips;
 pub(crate) mod types;
 mod write;
 
@@ -49,8 +51,12 @@ pub(crate) trait Base: Sized {
     const OWNER: &str;
     /// How many rows to write: none, one, and the edges of the statements they go in with.
     const COUNTS: &[i64];
+    /// How many statements write so many rows that are new.
+    fn statements(mode: Mode, rows: usize) -> usize;
     /// Allows null in column `id` of table `orders`.
     const LET_ID_BE_NULL: &str;
+    /// Gives a column of `orders` another type.
+    fn retype(&self, column: &str, kind: &str) -> String;
     /// What is said of a date that the server does not hold in column `day`, and of a timestamp in column `at`.
     const NO_SUCH_DATE: &str;
     const NO_SUCH_TIMESTAMP: &str;

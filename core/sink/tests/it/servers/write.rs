@@ -10,6 +10,7 @@ at_every_server!(
     preparing_again_finds_the_table_as_it_should_be,
     every_number_of_rows_goes_in_once,
     a_rewound_cursor_repeats_nothing_and_counts_it,
+    the_only_new_row_among_repeated_ones_goes_in,
     records_of_several_rows_are_counted_as_records,
     the_last_row_of_a_key_wins_inside_a_batch_and_across_batches,
     an_empty_batch_moves_the_cursor_alone,
@@ -57,6 +58,16 @@ async fn a_rewound_cursor_repeats_nothing_and_counts_it(base: impl Base) {
     assert_eq!(base.count().await, 205);
     assert_eq!(again.counters.dropped.get("repeated"), Some(&171));
     assert_eq!(again.counters.delivered, 34);
+}
+
+async fn the_only_new_row_among_repeated_ones_goes_in(base: impl Base) {
+    let (mut destination, start) = base.ready(Append).await;
+    written(destination.write(&batch(&start, &rows(0..64))).await);
+    base.execute("update _garam_cursors set next = 0; delete from orders where id = 13").await;
+    let again = written(destination.write(&batch(&start, &rows(0..64))).await);
+    assert_eq!(again.counters.dropped.get("repeated"), Some(&63));
+    assert_eq!(again.counters.delivered, 1);
+    assert_eq!(base.count().await, 64);
 }
 
 async fn records_of_several_rows_are_counted_as_records(base: impl Base) {

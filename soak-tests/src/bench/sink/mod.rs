@@ -1,9 +1,13 @@
 //! What a destination takes: records that lie in the log already, parsed and written by a real core into a real database.
 //!
 //! In: which database, how many records (8 columns, about 110 bytes as JSON; each key twice). Out: rows a second into an empty
-//! table and over rows that are there, processor time of core and server, and what the same server takes of the same rows when
-//! they are loaded in bulk. The clock runs from the start of the core until its cursor is at the end. The core reads its log
+//! table and over rows that are there, processor time of core and server; in the same run the bare loop, one connection with the
+//! same statement and nothing around it, and what the same server takes of the same rows when they are loaded in bulk. The clock runs from the start of the core until its cursor is at the end. The core reads its log
 //! and parses meanwhile; the agent has ended.
+
+mod arrays;
+mod bare;
+mod records;
 
 use std::fmt;
 use std::io::Write as _;
@@ -15,6 +19,8 @@ use serde::Serialize;
 use tokio::task::block_in_place;
 use tokio::time::{Instant, sleep};
 
+use self::bare::bare;
+use self::records::{COLUMNS, Record};
 use super::{round, with_rig};
 use crate::admin;
 use crate::cli::say;
@@ -49,12 +55,15 @@ pub(crate) struct Figures {
     sink_cpu_s: f64,
     server_cpu_s: f64,
     sink_peak_mib: f64,
+    /// Records a second of a bare loop with the same statement, into an empty table.
+    bare_rows_per_s: f64,
+    bare_upd_rows_per_s: f64,
+    /// What the destination reaches of the bare loop: new, then updates.
+    share_of_bare: [f64; 2],
     /// Rows a second of the same table loaded in bulk by the server itself, once.
     floor_rows_per_s: f64,
 }
 
-const COLUMNS: &str = "id = \"bigint not null\"\nver = \"bigint not null\"\nat = \"timestamp\"\nhost = \"text\"\n\
-level = \"text\"\nstatus = \"int\"\nlatency = \"double\"\namount = \"decimal(10,2)\"\n";
 const PATIENCE: Duration = Duration::from_secs(1_800);
 const GLANCE: Duration = Duration::from_millis(10);
 
@@ -76,6 +85,8 @@ async fn measure(args: &Args, rig: &mut Rig) -> anyhow::Result<Figures> {
         ship(args, rig, &server, round).await?;
         runs.push(deliver(args, rig, &server, round + 1).await?);
     }
+    say("the bare loop");
+    let bare = bare(&server, args.records, args.guard).await?;
     let floor_rows_per_s = floor(&server, folder.path()).await?;
     let [new, update] = runs.as_slice() else { anyhow::bail!("there are two runs") };
     let per_second = |run: &Run| round(args.records as f64 / run.seconds);
@@ -91,6 +102,9 @@ async fn measure(args: &Args, rig: &mut Rig) -> anyhow::Result<Figures> {
         sink_cpu_s: round(new.core_s + update.core_s),
         server_cpu_s: round(new.server_s + update.server_s),
         sink_peak_mib: round(new.peak_mib.max(update.peak_mib)),
+        bare_rows_per_s: round(bare[0]),
+        bare_upd_rows_per_s: round(bare[1]),
+        share_of_bare: [round(per_second(new) / bare[0]), round(per_second(update) / bare[1])],
         floor_rows_per_s: round(floor_rows_per_s),
     })
 }
@@ -147,25 +161,8 @@ async fn ship(args: &Args, rig: &mut Rig, server: &Server, round: u64) -> anyhow
 /// Each key twice, the second time half a file later, in an order that jumps.
 fn write_records(path: &Path, records: u64, round: u64) -> anyhow::Result<()> {
     let mut file = std::io::BufWriter::new(std::fs::File::create(path)?);
-    let keys = records.div_ceil(2);
-    for i in 0..records {
-        // A step that shares no factor with the number of keys reaches each of them.
-        let id = (i % keys).wrapping_mul(7_919) % keys;
-        let (level, status) = if i % 50 == 0 { ("error", 500) } else { ("info", 200) };
-        writeln!(
-            file,
-            "{{\"id\":{id},\"ver\":{},\"at\":\"2026-11-{:02}T10:{:02}:{:02}.{:06}Z\",\"host\":\"web-{}\",\
-             \"level\":\"{level}\",\"status\":{status},\"latency\":{}.25,\"amount\":\"{}.{:02}\"}}",
-            round * records + i,
-            i % 28 + 1,
-            i / 60 % 60,
-            i % 60,
-            i % 1_000_000,
-            i % 40,
-            i % 900,
-            i % 10_000,
-            i % 100,
-        )?;
+    for number in 0..records {
+        Record::new(number, records, round).write_line(&mut file)?;
     }
     Ok(file.flush()?)
 }
@@ -240,6 +237,8 @@ impl fmt::Display for Figures {
         writeln!(f, "  core              {:>10.2} CPU-s", self.sink_cpu_s)?;
         writeln!(f, "  server            {:>10.2} CPU-s", self.server_cpu_s)?;
         writeln!(f, "  core, peak        {:>10.1} MiB", self.sink_peak_mib)?;
+        writeln!(f, "  bare loop, new    {:>10.0} records/s", self.bare_rows_per_s)?;
+        writeln!(f, "  bare loop, updates{:>10.0} records/s", self.bare_upd_rows_per_s)?;
         writeln!(f, "  floor (bulk load) {:>10.0} rows/s", self.floor_rows_per_s)
     }
 }
