@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use arrow_schema::{DataType, Field, SchemaRef, TimeUnit};
+use arrow_schema::{DataType, SchemaRef, TimeUnit};
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::{Column, cast};
 use garam_stage::contract::REST;
@@ -40,7 +40,7 @@ pub(crate) fn finish(mut draft: Draft, input: &SchemaRef) -> Result<Draft, Unpla
             cast(column, &before, kind.clone()).map_err(|error| Unplannable::of(&error))?
         };
         columns.push(Computed { expr, name: name.clone() });
-        let field = Arc::new(Field::new(name, kind, known.field.is_nullable()));
+        let field = Arc::new(known.field.as_ref().clone().with_data_type(kind));
         after.push(Known { table: None, field, input: known.input });
     }
     if columns.is_empty() {

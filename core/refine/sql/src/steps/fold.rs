@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow_schema::{FieldRef, Schema, SchemaRef};
+use arrow_schema::{Field, FieldRef, Schema, SchemaRef};
 use datafusion_common::tree_node::{Transformed, TransformedResult as _, TreeNode as _};
 use datafusion_common::{DFSchema, DataFusionError};
 use datafusion_expr::execution_props::ExecutionProps;
@@ -150,12 +150,14 @@ impl Draft {
             let expr = physical(expr, &names)?;
             let found = expr.return_field(&before).map_err(|error| Unplannable::of(&error))?;
             let untouched = expr.as_any().downcast_ref::<Column>();
-            let input = untouched.and_then(|column| self.columns.get(column.index())?.input);
-            let field = arrow_schema::Field::new(
-                field.name(),
-                found.data_type().clone(),
-                found.is_nullable(),
-            );
+            let untouched = untouched.and_then(|column| self.columns.get(column.index()));
+            let input = untouched.and_then(|known| known.input);
+            let (kind, nullable) = (found.data_type().clone(), found.is_nullable());
+            let mut field = Field::new(field.name(), kind, nullable);
+            // What is known beyond the type, as the length of a varchar, holds for the same values.
+            if let Some(known) = untouched {
+                field.set_metadata(known.field.metadata().clone());
+            }
             let name = field.name().clone();
             after.push(Known { table: table.cloned(), field: Arc::new(field), input });
             columns.push(Computed { expr, name });

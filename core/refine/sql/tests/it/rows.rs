@@ -208,3 +208,17 @@ fn records_that_break_the_contract_never_reach_the_sql() {
     assert_eq!(reasons, [(0, "type"), (1, "sql")]);
     assert_eq!(refined.rows.column(0).as_primitive::<arrow_array::types::Int32Type>().len(), 1);
 }
+
+#[test]
+fn a_text_keeps_its_length_where_it_is_untouched() {
+    let length = |sql: &str| {
+        let schema = crate::world::plan(sql).unwrap().schema();
+        schema.field_with_name("v").unwrap().metadata().values().next().cloned()
+    };
+    assert_eq!(length("select note as v from input").as_deref(), Some("20"));
+    assert_eq!(
+        length("select t.n as v from (select note as n from input where id > 0) t").as_deref(),
+        Some("20")
+    );
+    assert_eq!(length("select note || name as v from input"), None);
+}
