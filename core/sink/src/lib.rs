@@ -20,6 +20,7 @@ pub mod postgres;
 mod row;
 mod server;
 mod server_error;
+mod settings;
 pub mod sqlite;
 mod table;
 mod table_error;

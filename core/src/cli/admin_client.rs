@@ -52,8 +52,7 @@ impl Core {
             let response = self.send(Method::GET, path).await?;
             let body = response.into_body().collect().await;
             let body = body.context("the core's answer was cut")?.to_bytes();
-            serde_json::from_slice(&body)
-                .context("the core's answer is not understood: are both of one version?")
+            understood(&body)
         };
         self.in_time(asked).await
     }
@@ -61,6 +60,21 @@ impl Core {
     /// Asks for something to be done.
     pub(crate) async fn post(&self, path: &str) -> anyhow::Result<()> {
         self.in_time(self.send(Method::POST, path)).await.map(drop)
+    }
+
+    /// Asks for something to be done that may take its time, and for what became of it.
+    pub(crate) async fn post_for<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        patience: Duration,
+    ) -> anyhow::Result<T> {
+        let asked = async {
+            let response = self.send(Method::POST, path).await?;
+            let body = response.into_body().collect().await;
+            let body = body.context("the core's answer was cut")?.to_bytes();
+            understood(&body)
+        };
+        self.in_time_of(patience, asked).await
     }
 
     /// Sends a question and checks the answer's status; the body is still to be read.
@@ -72,11 +86,19 @@ impl Core {
         &self,
         asked: impl Future<Output = anyhow::Result<T>>,
     ) -> anyhow::Result<T> {
+        self.in_time_of(TIMEOUT, asked).await
+    }
+
+    async fn in_time_of<T>(
+        &self,
+        patience: Duration,
+        asked: impl Future<Output = anyhow::Result<T>>,
+    ) -> anyhow::Result<T> {
         let late = || {
             let text = anyhow!("the core at {self} did not answer in time");
             coded(Exit::Unreachable, text)
         };
-        tokio::time::timeout(TIMEOUT, asked).await.map_err(|_| late())?
+        tokio::time::timeout(patience, asked).await.map_err(|_| late())?
     }
 
     async fn send(&self, method: Method, path: &str) -> anyhow::Result<Response<Incoming>> {
@@ -125,6 +147,11 @@ impl Core {
     }
 }
 
+fn understood<T: DeserializeOwned>(body: &Bytes) -> anyhow::Result<T> {
+    serde_json::from_slice(body)
+        .context("the core's answer is not understood: are both of one version?")
+}
+
 async fn ask<I>(io: I, host: &str, method: Method, path: &str) -> anyhow::Result<Response<Incoming>>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -146,6 +173,7 @@ where
                 StatusCode::FORBIDDEN => Exit::Denied,
                 StatusCode::NOT_FOUND => Exit::NotFound,
                 StatusCode::CONFLICT => Exit::Conflict,
+                StatusCode::UNPROCESSABLE_ENTITY => Exit::Config,
                 _ => Exit::Failed,
             };
             Err(coded(exit, anyhow!(text)))

@@ -53,6 +53,8 @@ pub struct AdminPlan {
 #[derive(Debug, Clone)]
 pub struct PolicyPlan {
     pub name: String,
+    /// As written.
+    pub globs: Vec<String>,
     pub streams: globset::GlobSet,
     pub rate: Option<u64>,
     pub max_record: Option<u32>,
@@ -198,7 +200,8 @@ fn check_policy(name: String, policy: &PolicyConfig) -> Result<PolicyPlan, Confi
         bounds(&key("max_record"), most, ByteSize::kib(64), ByteSize::mib(64))?;
     }
     let max_record = policy.max_record.map(|most| most.as_u64() as u32);
-    Ok(PolicyPlan { streams, rate: policy.rate.map(|rate| rate.as_u64()), max_record, name })
+    let (globs, rate) = (policy.streams.clone(), policy.rate.map(|rate| rate.as_u64()));
+    Ok(PolicyPlan { name, globs, streams, rate, max_record })
 }
 
 fn check_stream(name: String, stream: StreamConfig) -> Result<StreamPlan, ConfigError> {

@@ -15,5 +15,6 @@ mod enrolment;
 mod limits;
 mod newer;
 mod postgres;
+mod reload;
 mod requeue;
 mod tree;
