@@ -21,7 +21,7 @@
 //!
 //! Not here: cursors themselves (the destination keeps them with the rows), the log's registry of origins (the log), secrets.
 //! Reading order: [`schema`] (tables and their versions) → [`copy`] → [`tables`] (names, plans, certificates) → [`identities`],
-//! [`tokens`] → [`memory`], [`decisions`], [`requests`], [`pauses`], [`definition`] → [`backup`] → [`error`].
+//! [`tokens`] → [`memory`], [`decisions`], [`requests`], [`replays`], [`pauses`], [`definition`] → [`backup`] → [`error`].
 #![forbid(unsafe_code)]
 
 mod backup;
@@ -32,6 +32,7 @@ mod error;
 mod identities;
 mod memory;
 mod pauses;
+mod replays;
 mod requests;
 mod schema;
 mod tables;

@@ -37,7 +37,7 @@ pub fn flow(room: FlowRoom) -> Factory {
 
 /// Runs one flow until it is asked to stop; while the pipeline is paused it waits at its cursor.
 pub(super) async fn run_flow(room: FlowRoom, context: Context) -> Result<(), Fault> {
-    while room.gate.pass(&context).await {
+    while let Some(_inside) = room.gate.pass(&context).await {
         run_open(room.clone(), &context).await?;
         if context.is_stopping() {
             break;

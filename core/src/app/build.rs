@@ -233,6 +233,8 @@ pub(super) fn pipeline_room(ground: &Ground, pipeline: &Pipeline) -> PipelineRoo
         log: ground.log.clone(),
         front: Arc::clone(&pipeline.front),
         gate: Arc::clone(&pipeline.gate),
+        input: pipeline.stream.clone(),
+        sink: pipeline.plan.sink.clone(),
         pin: QUARANTINE_PIN,
     };
     let named = |part: &FlowPart| (format!("p{}", part.config.input.index), flow(room(part)));

@@ -20,6 +20,7 @@ mod output;
 mod pause;
 mod query;
 mod quickstart;
+mod replay;
 mod resume;
 mod run;
 mod test;
@@ -95,6 +96,8 @@ cannot be read or needs a restart changes nothing.\nExit codes: 0 in force, 4 no
     Pause(pause::Args),
     /// Let a paused or parked pipeline go on, by a choice where its cursor does not fit the log
     Resume(resume::Args),
+    /// Deliver again what the log still holds, from a time or a place on
+    Replay(replay::Args),
     /// Run a read-only SQL query on a pipeline's SQLite destination
     Query(query::Args),
     /// Propose a contract from a sample
@@ -159,6 +162,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Restore(args) => backup::restore(&load(&config)?, &args, format),
         Verb::Resume(args) => resume::resume(&load(&config)?, &args, format),
         Verb::Pause(args) => pause::pause(&load(&config)?, &args, format),
+        Verb::Replay(args) => replay::replay(&load(&config)?, &args, format),
         Verb::Query(args) => query::query(&load(&config)?, &args, format),
         Verb::Contract(verb) => contract::dispatch(verb, format),
         Verb::Test(args) => test::test(&load(&config)?, &args, format),

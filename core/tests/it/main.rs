@@ -16,5 +16,6 @@ mod limits;
 mod newer;
 mod postgres;
 mod reload;
+mod replay;
 mod requeue;
 mod tree;
