@@ -45,6 +45,12 @@ const DRAIN: Duration = Duration::from_secs(10);
 
 /// Runs an agent until it is told to stop.
 pub fn run(path: &Path, plan: Plan) -> Result<(), AgentError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| AgentError::Thread { what: "reactor", source })?;
+    // Before anything that may take its time: a signal during the start counts, and SIGHUP does not end the agent.
+    let heard = runtime.block_on(async { Signals::new() })?;
     let folder = plan.state_dir.clone();
     let fs = Arc::new(RealFs);
     fs.create_dir(&folder).map_err(|source| AgentError::Io {
@@ -58,11 +64,7 @@ pub fn run(path: &Path, plan: Plan) -> Result<(), AgentError> {
     tls::client_config(&identity, &pair)?;
     let (store, loaded) = Store::open(fs, &folder)?;
     let descriptors = raise_descriptor_limit();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| AgentError::Thread { what: "reactor", source })?;
-    let outcome = runtime.block_on(agent(path, plan, descriptors, store, loaded));
+    let outcome = runtime.block_on(agent(path, plan, heard, descriptors, store, loaded));
     // Threads may still sit in a disk or a queue: the process ends without them.
     runtime.shutdown_background();
     drop(lock);
@@ -72,13 +74,11 @@ pub fn run(path: &Path, plan: Plan) -> Result<(), AgentError> {
 async fn agent(
     path: &Path,
     plan: Plan,
+    heard: Signals,
     descriptors: usize,
     store: Store,
     loaded: Loaded,
 ) -> Result<(), AgentError> {
-    let (terminate, interrupt) =
-        (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
-    let hangup = signals(SignalKind::hangup())?;
     let first_start = loaded == Loaded::Nothing;
     let entries = match loaded {
         Loaded::Entries(entries) => entries,
@@ -149,7 +149,7 @@ async fn agent(
         cores: new_cores,
         intake: intake.clone(),
     };
-    drop(tokio::spawn(listen(terminate, interrupt, hangup, reloading, events)));
+    drop(tokio::spawn(listen(heard, reloading, events)));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"), state_dir = %plan.state_dir.display(), first_start,
         "agent started"
@@ -300,19 +300,13 @@ fn settings(plan: &Plan) -> Settings {
     }
 }
 
-async fn listen(
-    mut terminate: Signal,
-    mut interrupt: Signal,
-    mut hangup: Signal,
-    mut reloading: Reloading,
-    events: mpsc::Sender<Event>,
-) {
+async fn listen(mut heard: Signals, mut reloading: Reloading, events: mpsc::Sender<Event>) {
     let mut first = true;
     loop {
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            _ = hangup.recv() => {
+            _ = heard.terminate.recv() => {}
+            _ = heard.interrupt.recv() => {}
+            _ = heard.hangup.recv() => {
                 if let Some(reload) = reloading.read().await
                     && events.send(Event::Reload(Box::new(reload))).await.is_err()
                 {
@@ -335,8 +329,24 @@ async fn listen(
     }
 }
 
-fn signals(kind: SignalKind) -> Result<Signal, AgentError> {
-    signal(kind).map_err(|source| AgentError::Thread { what: "signal", source })
+/// What the agent listens for from its first moment on.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// Needs a runtime's context.
+    fn new() -> Result<Self, AgentError> {
+        let of =
+            |kind| signal(kind).map_err(|source| AgentError::Thread { what: "signal", source });
+        Ok(Self {
+            terminate: of(SignalKind::terminate())?,
+            interrupt: of(SignalKind::interrupt())?,
+            hangup: of(SignalKind::hangup())?,
+        })
+    }
 }
 
 /// Tells systemd that the agent is up, how it fares, and, only while the engine answers, that it is alive.

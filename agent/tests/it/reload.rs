@@ -105,3 +105,28 @@ fn a_configuration_that_is_not_valid_is_refused_and_the_old_one_stays() {
     oracle.settle(&core);
     assert_eq!(host.terminate(), Some(0));
 }
+
+#[test]
+fn a_reload_asked_for_while_the_agent_still_starts_is_done_and_does_not_end_it() {
+    let core = Core::start();
+    let mut host = Host::new(&core, "a.log", "");
+    let mut oracle = Oracle::default();
+    oracle.append(&host.log("a.log"), 50);
+    fs::create_dir_all(host.state()).unwrap();
+    // The start waits here for as long as nobody writes.
+    let checkpoint = host.state().join("checkpoint");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &checkpoint,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RWXU,
+        0,
+    )
+    .unwrap();
+    host.start();
+    eventually("the start has come to its lock", || host.state().join("lock").exists());
+    host.reload();
+    drop(fs::File::options().write(true).open(&checkpoint).unwrap());
+    oracle.settle(&core);
+    wait_for_word(&host, "configuration read again", 1);
+}

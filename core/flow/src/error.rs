@@ -8,6 +8,8 @@ use garam_log::LogError;
 use garam_proto::{Incarnation, LogOffset, Malformed, PartitionId};
 use garam_stage::{Failure, FailureKind};
 
+use crate::producer::NotAppended;
+
 /// Why a flow stops by its own decision.
 #[derive(Debug, thiserror::Error)]
 pub enum FlowError {
@@ -92,6 +94,16 @@ impl FlowError {
     /// Wraps a log's error with what was being done: use with `map_err`.
     pub(crate) fn log(doing: &'static str) -> impl FnOnce(LogError) -> Failure {
         move |source| Self::Log { doing, source }.into()
+    }
+
+    /// What an append to the quarantine or the requeue lane came to.
+    pub(crate) fn quarantine(doing: &'static str, error: NotAppended) -> Failure {
+        match error {
+            NotAppended::Log(source) => Self::Log { doing, source },
+            NotAppended::Stale => Self::QuarantineTaken,
+            NotAppended::Mark { expected, found } => Self::QuarantineMark { expected, found },
+        }
+        .into()
     }
 
     fn kind(&self) -> FailureKind {

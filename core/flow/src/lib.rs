@@ -9,7 +9,8 @@
 //!
 //! Reading order: [`Flow`] (the story) → `start` (where it may begin; `lives`, `resume` when the log is another) → `batch`, `decode`, `staging` (from entries to
 //! rows) → `deliver`, `aside`, `isolate` (from rows to the cursor) → `quarantine` (what is put aside, and why that binds)
-//! → `requeue` (and how it is delivered after all).
+//! → `requeue` (and how it is delivered after all). Beside it `produce`: a stream of the log as a destination, and `producer`, what
+//! all origins of Garam's own have in common.
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
@@ -24,6 +25,8 @@ mod engine;
 mod error;
 mod isolate;
 mod lives;
+mod produce;
+mod producer;
 mod quarantine;
 mod requeue;
 mod resume;
@@ -36,6 +39,9 @@ pub use budget::Budget;
 pub use config::{FlowConfig, FlowLimits, Lane, REQUEUE_LANE, Start};
 pub use engine::{Flow, Stopped};
 pub use error::FlowError;
+pub use produce::{
+    StreamDestination, StreamTarget, producer_origin, register_origin, stored_cursor,
+};
 pub use quarantine::{quarantine_origin, quarantine_stream};
 pub use requeue::{
     Done, Name, Oldest, Request, RequestId, Taken, TakenFor, carry_out, oldest_waiting,

@@ -16,11 +16,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use garam_log::{Append, AppendBody, Appended, Claim, Entry, EntryBody, Log, LogReader};
-use garam_proto::message::ClaimReason;
+use garam_log::{Claim, Entry, EntryBody, Log, LogReader};
 use garam_proto::{
-    AgentId, BlockHeader, BlockKind, Codec, Descriptor, Generation, LineageId, LogOffset, OriginId,
-    PartitionId, PipelineId, RecordsBuilder, SessionId, SourceName, StreamName,
+    AgentId, Descriptor, Generation, LineageId, LogOffset, OriginId, PartitionId, PipelineId,
+    RecordsBuilder, SessionId, StreamName,
 };
 use garam_stage::{Cursor, Failure, QuarantinedRecord};
 use xxhash_rust::xxh3::Xxh3;
@@ -30,6 +29,7 @@ use crate::decode::split;
 use crate::engine::Context;
 use crate::error::FlowError;
 use crate::lives::Lives;
+use crate::producer::{Packed, Producer, new_session, own_claim};
 
 /// The stream that holds what a pipeline put aside.
 pub fn quarantine_stream(pipeline: PipelineId) -> StreamName {
@@ -52,13 +52,11 @@ pub(crate) struct Exhibit {
 /// The claimed quarantine of one input partition.
 pub(crate) struct Quarantine {
     log: Arc<dyn Log>,
-    at: PartitionId,
+    /// Its mark is the running number of the next record.
+    producer: Producer,
     origin: OriginId,
-    session: SessionId,
     reader_name: String,
     now_us: fn() -> i64,
-    /// The running number of the next record.
-    mark: u128,
     /// Own entries with a record that no cursor has passed: where they lie, and the last input offset they name.
     open: BTreeMap<LogOffset, LogOffset>,
     /// Behind the newest own entry or claim.
@@ -76,28 +74,26 @@ impl Quarantine {
     ) -> Result<(Self, Binding), Failure> {
         let (config, log) = (&context.config, &context.log);
         let origin = quarantine_origin(config.pipeline, config.number());
-        let session = SessionId(getrandom::u64().map_err(FlowError::Random)?);
+        let session = new_session().map_err(FlowError::Random)?;
         let claim = claim(config.pipeline, config.number(), origin, session);
-        let ticket = log.claim(claim).await.map_err(FlowError::log("claim the quarantine"))?;
-        let claimed = ticket.wait().await.map_err(FlowError::log("claim the quarantine"))?;
-        let at = claimed.partition;
+        let claimed = Producer::claim(&**log, claim).await;
+        let (producer, _) = claimed.map_err(FlowError::log("claim the quarantine"))?;
 
         let reader_name = config.reader_name();
-        let from = first_binding(&**log, &at, cursor.quarantine_next)?;
-        log.pin(&at, &reader_name, from);
+        let from = first_binding(&**log, &producer.at, cursor.quarantine_next)?;
+        log.pin(&producer.at, &reader_name, from);
         let mut quarantine = Self {
             log: Arc::clone(log),
-            at,
+            producer,
             origin,
-            session,
             reader_name,
             now_us: context.hooks.now_us,
-            mark: claimed.state.mark,
             open: BTreeMap::new(),
             behind: from,
         };
         let doing = "open the quarantine";
-        let reader = log.reader(&quarantine.at, from).await.map_err(FlowError::log(doing))?;
+        let reader =
+            log.reader(&quarantine.producer.at, from).await.map_err(FlowError::log(doing))?;
         let binding = quarantine.read_binding(context, cursor, reader).await?;
         Ok((quarantine, binding))
     }
@@ -117,11 +113,11 @@ impl Quarantine {
                 continue;
             }
             let claims = matches!(entry.body, EntryBody::Claim);
-            if claims && entry.origin.claim == self.session {
+            if claims && entry.origin.claim == self.producer.session {
                 self.behind = entry.offset.next();
                 return Ok(binding);
             }
-            let names = names(context, &self.at, &entry)?;
+            let names = names(context, &self.producer.at, &entry)?;
             let binds = |record: &QuarantinedRecord| lives.binds(record, cursor.next);
             for record in names.iter().filter(|record| binds(record)) {
                 binding.add(record.at());
@@ -134,39 +130,30 @@ impl Quarantine {
     /// Puts records aside; returns once all of them are durable. They must be in log order.
     pub(crate) async fn put(&mut self, exhibits: &[Exhibit]) -> Result<(), Failure> {
         let doing = "put records into the quarantine";
-        let mut tickets = Vec::new();
+        let mut waiting = Vec::new();
         let mut rest = exhibits;
         while !rest.is_empty() {
-            let (body, to, taken) = self.block(rest)?;
+            let packed = self.pack(rest)?;
+            let taken = packed.records as usize;
             let last = rest.get(..taken).and_then(|taken| taken.last());
             let last = last.map_or(LogOffset::ZERO, |last| LogOffset(last.record.offset));
-            let append = Append { origin: self.origin, session: self.session, body };
-            let ticket = self.log.append(&self.at, append).await.map_err(FlowError::log(doing))?;
-            self.mark = to;
-            tickets.push((ticket, to, last));
+            let pending = self.producer.append(&*self.log, packed, None, (self.now_us)()).await;
+            waiting.push((pending.map_err(|error| FlowError::quarantine(doing, error))?, last));
             rest = rest.get(taken..).unwrap_or_default();
         }
-        for (ticket, to, last) in tickets {
-            match ticket.wait().await.map_err(FlowError::log(doing))? {
-                Appended::Durable { offset, mark } if mark == to => {
-                    self.open.insert(offset, last);
-                    self.behind = self.behind.max(offset.next());
-                }
-                Appended::Stale => return Err(FlowError::QuarantineTaken.into()),
-                Appended::Durable { mark, .. }
-                | Appended::Repeat { mark }
-                | Appended::Reposition { mark, .. } => {
-                    return Err(FlowError::QuarantineMark { expected: to, found: mark }.into());
-                }
-            }
+        for (pending, last) in waiting {
+            let offset = pending.wait().await;
+            let offset = offset.map_err(|error| FlowError::quarantine(doing, error))?;
+            self.open.insert(offset, last);
+            self.behind = self.behind.max(offset.next());
         }
         Ok(())
     }
 
-    /// The next block: as many exhibits as fit, at least one. Returns the mark behind it and how many it took.
-    fn block(&self, exhibits: &[Exhibit]) -> Result<(AppendBody, u128, usize), FlowError> {
-        let mut builder = RecordsBuilder::new(self.mark);
-        let mut to = self.mark;
+    /// The next block: as many exhibits as fit, at least one.
+    fn pack(&self, exhibits: &[Exhibit]) -> Result<Packed, FlowError> {
+        let mut to = self.producer.mark;
+        let mut builder = RecordsBuilder::new(to);
         for exhibit in exhibits {
             let encoded = exhibit.record.encode(&exhibit.bytes)?;
             if !builder.is_empty() && builder.len() + encoded.len() > BLOCK_BYTES {
@@ -175,26 +162,7 @@ impl Quarantine {
             builder.push(to, &encoded);
             to += 1;
         }
-        let (payload, records) = builder.finish();
-        let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-        let header = BlockHeader {
-            origin: self.origin,
-            session: self.session,
-            from: self.mark,
-            to,
-            records,
-            kind: BlockKind::Records,
-            flags: 0,
-            codec: Codec::None,
-            raw_len: len,
-            payload_len: len,
-            payload_crc: crc32c::crc32c(&payload),
-            ingest_time_us: (self.now_us)(),
-            tail_hash: 0,
-            resume: None,
-        };
-        let payload = payload.into();
-        Ok((AppendBody::Block { header, payload }, to, records as usize))
+        Ok(Packed::plain(to, builder.finish()))
     }
 
     /// What a cursor at `next` carries: the first entry with a record at or above `next`.
@@ -206,25 +174,17 @@ impl Quarantine {
     /// A cursor is durable: what it passed is no longer needed here.
     pub(crate) fn passed(&mut self, cursor: &Cursor) {
         self.open.retain(|_, last| *last >= cursor.next);
-        self.log.pin(&self.at, &self.reader_name, cursor.quarantine_next);
+        self.log.pin(&self.producer.at, &self.reader_name, cursor.quarantine_next);
     }
 }
 
 fn claim(pipeline: PipelineId, partition: u32, origin: OriginId, session: SessionId) -> Claim {
     let mut key = pipeline.0.to_vec();
     key.extend_from_slice(&partition.to_be_bytes());
-    Claim {
-        stream: quarantine_stream(pipeline),
-        origin,
-        host: "garam".into(),
-        source: SourceName::new("quarantine").expect("a valid name"),
-        descriptor: Descriptor::Producer { key },
-        lineage: LineageId(hash(b"garam.quarantine.lineage.1\0", pipeline, partition).digest()),
-        session,
-        from: 0,
-        reason: ClaimReason::New,
-        source_epoch: 0,
-    }
+    let lineage = LineageId(hash(b"garam.quarantine.lineage.1\0", pipeline, partition).digest());
+    let stream = quarantine_stream(pipeline);
+    let claim = own_claim(stream, origin, "quarantine", lineage, session);
+    Claim { descriptor: Descriptor::Producer { key }, ..claim }
 }
 
 /// What an entry names.

@@ -4,15 +4,16 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use arrow_schema::SchemaRef;
-use garam_flow::{Budget, Flow, FlowConfig, FlowHooks, FlowStats, Waiting};
-use garam_log::EmbeddedLog;
-use garam_sink::SinkConfig;
+use garam_flow::{Budget, Flow, FlowConfig, FlowHooks, FlowStats, StreamDestination, Waiting};
+use garam_log::{EmbeddedLog, Log};
 use garam_stage::{CursorMemory, QuarantinedRecord, Refiner};
 use tokio::sync::watch;
 
 use super::Slot;
 use super::gate::Gate;
+use crate::config::Target;
 use crate::enrol::Registrar;
+use crate::gateway::wall_clock_us;
 use crate::supervise::{Context, Factory, Fault, Progress, factory};
 
 /// What a flow is made of.
@@ -21,7 +22,7 @@ pub struct FlowRoom {
     pub config: FlowConfig,
     pub schema: SchemaRef,
     pub refiner: Arc<dyn Refiner>,
-    pub sink: SinkConfig,
+    pub to: Target,
     pub memory: Arc<dyn CursorMemory>,
     pub stats: Arc<FlowStats>,
     pub budget: Budget,
@@ -49,7 +50,13 @@ pub(super) async fn run_flow(room: FlowRoom, context: Context) -> Result<(), Fau
 /// Runs it until the task is asked to stop or the gate is closed.
 async fn run_open(room: FlowRoom, context: &Context) -> Result<(), Fault> {
     let log = room.log.wait(&context.progress, "the log").await;
-    let destination = room.sink.build(&room.schema)?;
+    let destination = match &room.to {
+        Target::Sink(sink) => sink.build(&room.schema)?,
+        Target::Stream(target) => {
+            let (log, target) = (Arc::clone(&log) as Arc<dyn Log>, target.clone());
+            Box::new(StreamDestination::new(log, target, room.schema.clone(), wall_clock_us))
+        }
+    };
     let hooks = FlowHooks {
         stats: room.stats,
         progress: Arc::new(SignsOfLife::of(&context.progress)),

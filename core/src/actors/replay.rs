@@ -43,17 +43,19 @@ pub(super) async fn carry_out(
             () = context.stopping() => return Ok(false),
         }
     }
+    let key = |target: &Target| CursorKey {
+        pipeline: room.pipeline,
+        partition: target.partition,
+        slots: SlotRange::ALL,
+    };
+    let keys: Vec<_> = targets.iter().map(key).collect();
     let cursors = {
         let _guard = context.progress.waiting("the destination's cursors");
-        room.sink.read_cursors().await?
+        room.to.read_cursors(&room.log_dir, &keys).await.map_err(failure)?
     };
     let mut decisions = Vec::new();
     for target in &targets {
-        let key = CursorKey {
-            pipeline: room.pipeline,
-            partition: target.partition,
-            slots: SlotRange::ALL,
-        };
+        let key = key(target);
         match decision(room, target, cursors.iter().find(|cursor| cursor.key == key)) {
             Ok(decision) => decisions.push((key, decision)),
             Err(why) => tracing::warn!(request = %record.id, partition = target.partition, why,
@@ -65,6 +67,13 @@ pub(super) async fn carry_out(
     tracing::info!(request = %record.id, partitions = decisions.len(), "the replay begins");
     drop(hold);
     Ok(true)
+}
+
+/// What a destination said, whichever it is.
+fn failure(error: anyhow::Error) -> Failure {
+    error.downcast::<Failure>().unwrap_or_else(|error| {
+        Failure::new(FailureKind::Unreachable, format!("cannot read the cursors: {error:#}"))
+    })
 }
 
 fn decision(

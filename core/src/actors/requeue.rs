@@ -3,6 +3,7 @@
 //! The carrier looks for requests that are not done, at the start and then every second, carries them out in order, and says
 //! from where on the quarantine is needed. It also looks whether the pipeline is paused, and has cursors moved back (`replay`). The lane begins once there is something in it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,13 +12,13 @@ use garam_flow::{Name, Oldest, Request, RequestId, carry_out, oldest_waiting, qu
 use garam_log::{EmbeddedLog, Log as _};
 use garam_meta::{Meta, RequestRecord};
 use garam_proto::{LogOffset, PartitionId, PipelineId, StreamName};
-use garam_sink::SinkConfig;
 use garam_stage::{Failure, FailureKind};
 
 use super::Slot;
 use super::gate::Gate;
 use super::pipeline::{FlowRoom, SignsOfLife, run_flow};
 use super::replay::{self, REPLAY};
+use crate::config::Target;
 use crate::supervise::{Context, Factory, Fault, factory};
 
 /// How often the carrier looks for requests, and the lane for its first entry.
@@ -43,7 +44,9 @@ pub struct CarrierRoom {
     pub gate: Arc<Gate>,
     /// Where the pipeline reads and delivers.
     pub input: StreamName,
-    pub sink: SinkConfig,
+    pub to: Target,
+    /// Where the log lies, for a destination that is a stream of it.
+    pub log_dir: PathBuf,
     /// The name under which it pins the quarantine.
     pub pin: &'static str,
 }

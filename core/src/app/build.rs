@@ -1,5 +1,6 @@
 //! Makes each room's parts from the plan.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -60,6 +61,7 @@ const REQUESTS: u32 = 100_000;
 pub(super) struct Ground {
     pub(super) meta: Arc<Meta>,
     pub(super) log: Slot<EmbeddedLog>,
+    pub(super) log_dir: PathBuf,
     pub(super) registrar: Arc<Registrar>,
     /// Of all flows together.
     pub(super) budget: Budget,
@@ -71,21 +73,26 @@ pub(super) async fn pipelines(plan: &Plan, meta: &Meta) -> Result<Vec<Pipeline>,
     let mut pipelines = Vec::new();
     for configured in &plan.pipelines {
         let Some(stream) = plan.stream(&configured.from) else { continue };
-        pipelines.push(pipeline(configured, stream, meta).await?);
+        pipelines.push(pipeline(plan, configured, stream, meta).await?);
     }
     Ok(pipelines)
 }
 
 /// The same of one.
 pub(super) async fn pipeline(
+    plan: &Plan,
     configured: &PipelinePlan,
     stream: &StreamPlan,
     meta: &Meta,
 ) -> Result<Pipeline, MetaError> {
-    let destination = configured.sink.label();
+    let destination = configured.to.label();
     let id = meta.pipeline(&configured.name, &configured.from, &destination).await?;
-    let text =
+    let mut text =
         format!("contract {}\nrefine semantics {SEMANTICS}\n", stream.contract.canonical_text());
+    let partitions = |name: &StreamName| plan.stream(name).map_or(0, |stream| stream.partitions);
+    if let Some(placement) = configured.to.placement(partitions) {
+        text.push_str(&format!("{placement}\n"));
+    }
     let plan_id = PlanId(xxhash_rust::xxh3::xxh3_64(text.as_bytes()));
     meta.plan(plan_id, &text).await?;
     let start = match configured.start {
@@ -219,7 +226,7 @@ pub(super) fn pipeline_room(ground: &Ground, pipeline: &Pipeline) -> PipelineRoo
         config: part.config.clone(),
         schema: pipeline.refiner.schema(),
         refiner: Arc::clone(&pipeline.refiner),
-        sink: pipeline.plan.sink.clone(),
+        to: pipeline.plan.to.clone(),
         memory: Arc::clone(&ground.meta) as _,
         stats: Arc::clone(&part.stats),
         budget: ground.budget.clone(),
@@ -234,7 +241,8 @@ pub(super) fn pipeline_room(ground: &Ground, pipeline: &Pipeline) -> PipelineRoo
         front: Arc::clone(&pipeline.front),
         gate: Arc::clone(&pipeline.gate),
         input: pipeline.stream.clone(),
-        sink: pipeline.plan.sink.clone(),
+        to: pipeline.plan.to.clone(),
+        log_dir: ground.log_dir.clone(),
         pin: QUARANTINE_PIN,
     };
     let named = |part: &FlowPart| (format!("p{}", part.config.input.index), flow(room(part)));

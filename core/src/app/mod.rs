@@ -150,6 +150,7 @@ impl App {
         let ground = build::Ground {
             meta: Arc::clone(&meta),
             log: log.clone(),
+            log_dir: plan.log_dir(),
             registrar: Arc::clone(&registrar),
             budget: Budget::default(),
             patience: Patience::default(),

@@ -22,7 +22,7 @@ use crate::actors::log::{LogNeeds, pin};
 use crate::admin::Unapplied;
 use crate::admin::answers::ReloadAnswer;
 use crate::config::change::{Change, Changes, Definition, Verdict, compare};
-use crate::config::{self, Config, ConfigError, PipelinePlan, Plan};
+use crate::config::{self, Config, ConfigError, PipelinePlan, Plan, Target};
 use crate::gateway::wall_clock_us;
 use crate::supervise::{ControlError, SupervisionHandle, pipeline as pipeline_branch};
 
@@ -167,7 +167,7 @@ impl Reloader {
         let mut made = Vec::new();
         for configured in wanted {
             let Some(stream) = plan.stream(&configured.from) else { continue };
-            let mut pipeline = build::pipeline(configured, stream, &self.ground.meta).await?;
+            let mut pipeline = build::pipeline(plan, configured, stream, &self.ground.meta).await?;
             if let Some(before) = running.pipelines.iter().find(|p| p.name == pipeline.name) {
                 pipeline.inherit(before);
             }
@@ -313,7 +313,7 @@ async fn fits(configured: &PipelinePlan, plan: &Plan) -> Result<(), NotReloaded>
     let Some(stream) = plan.stream(&configured.from) else { return Ok(()) };
     let schema = stream.contract.schema();
     let pipeline = configured.name.clone();
-    match tokio::time::timeout(ANSWER, configured.sink.connect(&schema)).await {
+    match tokio::time::timeout(ANSWER, configured.to.connect(&schema)).await {
         Ok(Ok(_)) => {}
         Ok(Err(failure)) if is_final(failure.kind) => {
             return Err(NotReloaded::Unfit { pipeline, failure });
@@ -347,8 +347,12 @@ fn keep_refiners(before: &Plan, after: &mut Plan) {
 
 /// Pipelines whose destination differs in what no definition holds.
 fn with_another_secret(before: &Plan, after: &Plan) -> Vec<String> {
+    let other = |old: &Target, new: &Target| match (old, new) {
+        (Target::Sink(old), Target::Sink(new)) => old != new,
+        _ => false,
+    };
     let differs = |new: &&PipelinePlan| {
-        before.pipelines.iter().any(|old| old.name == new.name && old.sink != new.sink)
+        before.pipelines.iter().any(|old| old.name == new.name && other(&old.to, &new.to))
     };
     after.pipelines.iter().filter(differs).map(|pipeline| pipeline.name.clone()).collect()
 }

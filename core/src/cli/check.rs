@@ -58,7 +58,7 @@ pub(crate) fn check(plan: &Plan, args: &Args, format: Format) -> anyhow::Result<
         "pipelines": plan.pipelines.iter().map(|pipeline| json!({
             "name": pipeline.name,
             "from": pipeline.from.as_str(),
-            "to": pipeline.sink.label(),
+            "to": pipeline.to.label(),
         })).collect::<Vec<_>>(),
         "changes": compared,
     });
@@ -100,7 +100,7 @@ pub(crate) fn check(plan: &Plan, args: &Args, format: Format) -> anyhow::Result<
         table.row(["stream".into(), stream.name.to_string(), outage.text()]);
     }
     for pipeline in &plan.pipelines {
-        let text = format!("{} → {}", pipeline.from, pipeline.sink.label());
+        let text = format!("{} → {}", pipeline.from, pipeline.to.label());
         table.row(["pipeline".into(), pipeline.name.clone(), text]);
     }
     output::print(format, &value, &table)?;
@@ -149,7 +149,7 @@ fn connect(plan: &Plan) -> anyhow::Result<()> {
     for pipeline in &plan.pipelines {
         let Some(stream) = plan.stream(&pipeline.from) else { continue };
         let schema = stream.contract.schema();
-        let reached = super::block_on(async { Ok(pipeline.sink.connect(&schema).await?) });
+        let reached = super::block_on(async { Ok(pipeline.to.connect(&schema).await?) });
         let found = reached.map_err(|error| {
             coded(Exit::Unreachable, error.context(format!("pipeline {}", pipeline.name)))
         })?;

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::exit::{Exit, coded};
 use super::output::{self, Format, Table};
-use crate::config::{PipelinePlan, Plan};
+use crate::config::{PipelinePlan, Plan, Target};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  garam query \"select count(*) from lines\"\n  \
@@ -25,12 +25,16 @@ pub(crate) struct Args {
 
 pub(crate) fn query(plan: &Plan, args: &Args, format: Format) -> anyhow::Result<Exit> {
     let pipeline = choose(plan, args.pipeline.as_deref())?;
-    let SinkConfig::Sqlite(sqlite) = &pipeline.sink else {
-        let label = pipeline.sink.label();
-        let text = format!(
-            "pipeline {} writes {label}: ask its server, as with psql or mysql",
-            pipeline.name
-        );
+    let Target::Sink(SinkConfig::Sqlite(sqlite)) = &pipeline.to else {
+        let (name, label) = (&pipeline.name, pipeline.to.label());
+        let text = match &pipeline.to {
+            Target::Sink(_) => {
+                format!("pipeline {name} writes {label}: ask its server, as with psql or mysql")
+            }
+            Target::Stream(_) => format!(
+                "pipeline {name} writes {label}: ask for what a pipeline that reads it has delivered, or `garam tap {name}`"
+            ),
+        };
         return Err(coded(Exit::Usage, anyhow!(text)));
     };
     let answer = super::block_on(async {

@@ -19,7 +19,7 @@ use super::exit::{Exit, coded, eprintln_quietly};
 use super::output::{self, Format, Table, bytes};
 use super::query::choose;
 use crate::actors::replay::{REPLAY, Target};
-use crate::config::{PipelinePlan, Plan};
+use crate::config::{PipelinePlan, Plan, Target as To};
 use crate::enrol::{Audit, Event, Outcome};
 use crate::gateway::wall_clock_us;
 
@@ -84,7 +84,7 @@ pub(crate) fn replay(plan: &Plan, args: &Args, format: Format) -> anyhow::Result
     for step in &steps {
         eprintln_quietly(&step.tells());
     }
-    if args.force && !pipeline.sink.survives_rewind() {
+    if args.force && !pipeline.to.survives_rewind() {
         eprintln_quietly(&format!("forced: {}", inexact(pipeline)));
     }
     let mut kept = None;
@@ -162,7 +162,8 @@ fn tell_again(
 
 /// What happens in a table where rows that come again are not as if they had not.
 fn inexact(pipeline: &PipelinePlan) -> String {
-    let identity = pipeline.sink.identity();
+    let To::Sink(sink) = &pipeline.to else { return "the stream takes it again".into() };
+    let identity = sink.identity();
     let mode = identity.iter().find(|(name, _)| *name == "mode");
     match mode.map(|(_, mode)| mode.as_str()) {
         Some("insert") => "records whose key is there already are put aside".into(),
@@ -171,7 +172,7 @@ fn inexact(pipeline: &PipelinePlan) -> String {
 }
 
 fn refuse_inexact(pipeline: &PipelinePlan, force: bool) -> anyhow::Result<()> {
-    if force || pipeline.sink.survives_rewind() {
+    if force || pipeline.to.survives_rewind() {
         return Ok(());
     }
     let text = format!(
@@ -197,11 +198,12 @@ fn steps(
         let text = "an offset is of one partition: say --partition";
         return Err(coded(Exit::Usage, anyhow!(text)));
     }
-    let cursors = super::block_on(async { Ok(pipeline.sink.read_cursors().await?) })?;
+    let key = |index| CursorKey { pipeline: id, partition: index, slots: SlotRange::ALL };
+    let keys: Vec<_> = (0..partitions).map(key).collect();
+    let cursors = super::block_on(pipeline.to.read_cursors(&plan.log_dir(), &keys))?;
     let mut steps = Vec::new();
     for index in (0..partitions).filter(|index| args.partition.is_none_or(|only| only == *index)) {
-        let key = CursorKey { pipeline: id, partition: index, slots: SlotRange::ALL };
-        let Some(cursor) = cursors.iter().find(|cursor| cursor.key == key) else { continue };
+        let Some(cursor) = cursors.iter().find(|cursor| cursor.key == key(index)) else { continue };
         let input = PartitionId { stream: pipeline.from.clone(), index };
         steps.extend(step(plan, &input, cursor, args.from)?);
     }

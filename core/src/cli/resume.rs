@@ -141,7 +141,7 @@ impl Args {
 
 /// Without a guard the last write wins, so going back shows old rows until the log is caught up.
 fn refuse_unguarded(pipeline: &PipelinePlan, choice: Choice, force: bool) -> anyhow::Result<()> {
-    if choice != Choice::Rewind || force || pipeline.sink.survives_rewind() {
+    if choice != Choice::Rewind || force || pipeline.to.survives_rewind() {
         return Ok(());
     }
     let text = format!(
@@ -165,10 +165,12 @@ async fn steps(
         let text = format!("stream {} has no partition {only}", pipeline.from);
         return Err(coded(Exit::NotFound, anyhow!(text)));
     }
-    let cursors = pipeline.sink.read_cursors().await?;
+    let key = |index| CursorKey { pipeline: id, partition: index, slots: SlotRange::ALL };
+    let keys: Vec<CursorKey> = (0..partitions).map(key).collect();
+    let cursors = pipeline.to.read_cursors(&plan.log_dir(), &keys).await?;
     let mut steps = Vec::new();
     for index in (0..partitions).filter(|index| only.is_none_or(|only| only == *index)) {
-        let key = CursorKey { pipeline: id, partition: index, slots: SlotRange::ALL };
+        let key = key(index);
         let stored = cursors.iter().find(|cursor| cursor.key == key);
         let input = PartitionId { stream: pipeline.from.clone(), index };
         let (standing, trouble) = look(plan, meta, &key, &input, stored).await?;

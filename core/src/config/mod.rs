@@ -8,6 +8,7 @@
 pub mod change;
 mod load;
 mod plan;
+mod target;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use serde::Deserialize;
 
 pub use load::{ConfigError, load, parse};
 pub use plan::{AdminPlan, PipelinePlan, Plan, PolicyPlan, StreamPlan};
+pub use target::{StreamTo, Target};
 
 /// Where `garam` looks when no `--config` is given.
 pub const DEFAULT_PATH: &str = "/etc/garam/garam.toml";
@@ -300,6 +302,8 @@ pub struct To {
     pub mysql: Option<garam_sink::MySqlConfig>,
     pub postgres: Option<garam_sink::PostgresConfig>,
     pub sqlite: Option<garam_sink::sqlite::SqliteConfig>,
+    /// Another stream.
+    pub stream: Option<StreamTo>,
 }
 
 fn default_data_dir() -> PathBuf {

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use garam_flow::StreamTarget;
 use garam_proto::StreamName;
 use garam_refine::ContractRefiner;
 use garam_sink::SinkConfig;
-use garam_stage::Contract;
+use garam_stage::{Contract, Format};
 
 use super::{
     AdminConfig, Config, ConfigError, GatewayConfig, LogConfig, OnFull, PipelineConfig, PkiConfig,
-    PolicyConfig, QuarantineConfig, Start, StreamConfig, To,
+    PolicyConfig, QuarantineConfig, Start, StreamConfig, StreamTo, Target, To,
 };
 
 /// What the core will do, as `garam check` prints it.
@@ -68,7 +69,7 @@ pub struct PipelinePlan {
     pub max_rows: u32,
     pub max_wait: Duration,
     pub quarantine: QuarantineConfig,
-    pub sink: SinkConfig,
+    pub to: Target,
 }
 
 impl Plan {
@@ -109,6 +110,7 @@ impl Config {
             .map(|(name, pipeline)| check_pipeline(name, pipeline, &streams))
             .collect::<Result<Vec<_>, _>>()?;
         check_targets(&pipelines)?;
+        check_circles(&pipelines)?;
         check_pki(&self.pki)?;
         let policies = self.policy.into_iter().map(|(name, policy)| check_policy(name, &policy));
         let policies = policies.collect::<Result<_, _>>()?;
@@ -263,24 +265,9 @@ fn check_pipeline(
     if quarantine.max_share_from == 0 {
         return invalid(&key("quarantine.max_share_from"), "out of bounds: 1 and more".into());
     }
-    let To { mysql, postgres, sqlite } = pipeline.to;
-    let mysql = mysql.map(|config| SinkConfig::MySql(Box::new(config)));
-    let postgres = postgres.map(|config| SinkConfig::Postgres(Box::new(config)));
-    let mut sinks = mysql.into_iter().chain(postgres).chain(sqlite.map(SinkConfig::Sqlite));
-    let sink = match (sinks.next(), sinks.next()) {
-        (Some(sink), None) => sink,
-        (None, _) => {
-            let kinds =
-                ["mysql", "postgres", "sqlite"].map(|to| format!("[pipeline.{name}.to.{to}]"));
-            return invalid(&key("to"), format!("no destination: add one of {}", kinds.join(", ")));
-        }
-        (Some(_), Some(_)) => {
-            let text = "two destinations: a pipeline has one, make another pipeline".to_owned();
-            return invalid(&key("to"), text);
-        }
-    };
-    if let Err(error) = sink.check(&stream.contract.schema()) {
-        return invalid(&key(&format!("to.{}", sink.kind())), error.to_string());
+    let to = one_target(&name, pipeline.to, streams)?;
+    if let Err(error) = to.check(&stream.contract.schema()) {
+        return invalid(&key(&format!("to.{}", to.kind())), error.to_string());
     }
     Ok(PipelinePlan {
         from: stream.name.clone(),
@@ -288,21 +275,92 @@ fn check_pipeline(
         max_rows: pipeline.max_rows,
         max_wait: pipeline.max_wait,
         quarantine,
-        sink,
+        to,
         name,
     })
 }
 
-/// Two pipelines that write one table would fight over its rows.
+fn one_target(name: &str, to: To, streams: &[StreamPlan]) -> Result<Target, ConfigError> {
+    let key = format!("pipeline.{name}.to");
+    let To { mysql, postgres, sqlite, stream } = to;
+    let mysql = mysql.map(|config| SinkConfig::MySql(Box::new(config)));
+    let postgres = postgres.map(|config| SinkConfig::Postgres(Box::new(config)));
+    let sinks = mysql.into_iter().chain(postgres).chain(sqlite.map(SinkConfig::Sqlite));
+    let stream = stream.map(|to| check_stream_to(&key, to, streams)).transpose()?;
+    let mut targets = sinks.map(Target::Sink).chain(stream.map(Target::Stream));
+    match (targets.next(), targets.next()) {
+        (Some(target), None) => Ok(target),
+        (None, _) => {
+            let kinds = ["mysql", "postgres", "sqlite", "stream"];
+            let kinds = kinds.map(|to| format!("[pipeline.{name}.to.{to}]"));
+            invalid(&key, format!("no destination: add one of {}", kinds.join(", ")))
+        }
+        (Some(_), Some(_)) => {
+            invalid(&key, "two destinations: a pipeline has one, make another pipeline".into())
+        }
+    }
+}
+
+fn check_stream_to(
+    key: &str,
+    to: StreamTo,
+    streams: &[StreamPlan],
+) -> Result<StreamTarget, ConfigError> {
+    let Some(stream) = streams.iter().find(|stream| stream.name.as_str() == to.name) else {
+        let known: Vec<_> = streams.iter().map(|stream| stream.name.as_str()).collect();
+        let text = format!("stream {} is not configured; there is {}", to.name, known.join(", "));
+        return invalid(&format!("{key}.stream.name"), text);
+    };
+    if stream.contract.format != Format::Json {
+        let text = format!(
+            "the contract of stream {} has format {}: records come as JSON objects, say format = \"json\"",
+            to.name, stream.contract.format
+        );
+        return invalid(&format!("{key}.stream.name"), text);
+    }
+    Ok(StreamTarget { stream: stream.name.clone(), key: to.key })
+}
+
+/// Streams that feed each other would never be empty.
+fn check_circles(pipelines: &[PipelinePlan]) -> Result<(), ConfigError> {
+    for pipeline in pipelines {
+        let mut reached = vec![&pipeline.from];
+        let mut at = 0;
+        while let Some(from) = reached.get(at).copied() {
+            at += 1;
+            for next in pipelines.iter().filter(|next| next.from == *from) {
+                let Target::Stream(target) = &next.to else { continue };
+                if target.stream == pipeline.from {
+                    let text = format!(
+                        "stream {} would come back to itself through pipeline {}",
+                        pipeline.from, next.name
+                    );
+                    return invalid(&format!("pipeline.{}.to.stream.name", next.name), text);
+                }
+                if !reached.contains(&&target.stream) {
+                    reached.push(&target.stream);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Two pipelines that write one table would fight over its rows. A stream takes records of any number of pipelines.
 fn check_targets(pipelines: &[PipelinePlan]) -> Result<(), ConfigError> {
+    let table = |pipeline: &'_ PipelinePlan| match &pipeline.to {
+        Target::Sink(sink) => {
+            let (place, table) = sink.target();
+            Some((sink.kind(), place, table.to_owned()))
+        }
+        Target::Stream(_) => None,
+    };
     for (i, pipeline) in pipelines.iter().enumerate() {
-        let same = |other: &&PipelinePlan| {
-            other.sink.kind() == pipeline.sink.kind()
-                && other.sink.target() == pipeline.sink.target()
-        };
+        let Some(own) = table(pipeline) else { continue };
+        let same = |other: &&PipelinePlan| table(other).is_some_and(|other| other == own);
         if let Some(other) = pipelines.iter().take(i).find(same) {
             return invalid(
-                &format!("pipeline.{}.to.{}.table", pipeline.name, pipeline.sink.kind()),
+                &format!("pipeline.{}.to.{}.table", pipeline.name, own.0),
                 format!("pipeline {} writes the same table of the same database", other.name),
             );
         }

@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`contract`] (a stream's schema) → [`records`] (what the engine hands to refining and gets back) →
 //! [`cursor`] (where a pipeline stands) → [`destination`] (who keeps rows and cursor together) → [`quarantine`] (what
-//! did not fit) → [`failure`] (what every room's errors become at its door).
+//! did not fit) → [`slots`] (where a row belongs by its key) → [`failure`] (what every room's errors become at its door).
 //! Light on purpose: Arrow's arrays and schemas, no engine, no I/O, so that testing a destination builds nothing else.
 #![forbid(unsafe_code)]
 
@@ -12,6 +12,7 @@ pub mod destination;
 pub mod failure;
 pub mod quarantine;
 pub mod records;
+pub mod slots;
 
 pub use contract::{
     Cast, Column, ColumnConfig, ColumnType, Contract, ContractConfig, ContractError, Format,
@@ -24,3 +25,4 @@ pub use destination::{
 pub use failure::{Failure, FailureKind};
 pub use quarantine::{QuarantineReason, QuarantinedRecord};
 pub use records::{BadRecord, DropReason, RawBlock, RecordRef, Refined, Refiner, system};
+pub use slots::HASH_VERSION;

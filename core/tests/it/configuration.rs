@@ -48,7 +48,7 @@ fn a_pipeline_needs_its_stream_and_one_destination() {
     check(
         "[stream.orders]\n[pipeline.p]\nfrom = \"orders\"\n[pipeline.p.to]\n",
         expect![
-            "configuration key pipeline.p.to: no destination: add one of [pipeline.p.to.mysql], [pipeline.p.to.postgres], [pipeline.p.to.sqlite]"
+            "configuration key pipeline.p.to: no destination: add one of [pipeline.p.to.mysql], [pipeline.p.to.postgres], [pipeline.p.to.sqlite], [pipeline.p.to.stream]"
         ],
     );
 }

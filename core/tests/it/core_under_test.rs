@@ -39,6 +39,12 @@ impl Core {
         Self::configured(folder, &to, gateway, tables).await
     }
 
+    /// With more tables, in a folder that they may name.
+    pub(crate) async fn with_tables_in(folder: TempDir, tables: &str) -> Self {
+        let to = format!("sqlite]\npath = {:?}", folder.path().join("data.sqlite"));
+        Self::configured(folder, &to, "", tables).await
+    }
+
     /// With more lines in `[admin]`.
     pub(crate) async fn with_admin(admin: &str) -> Self {
         Self::with("", admin).await

@@ -18,4 +18,5 @@ mod postgres;
 mod reload;
 mod replay;
 mod requeue;
+mod streams;
 mod tree;

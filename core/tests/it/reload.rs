@@ -3,7 +3,7 @@
 use std::process::{Command, Output};
 
 use garam_core::app::App;
-use garam_core::config::{self, Config};
+use garam_core::config::{self, Config, Target};
 use garam_core::pki::Pki;
 use garam_core::supervise::{Snapshot, State};
 use garam_sink::sqlite::{QueryLimits, read_only_query};
@@ -84,7 +84,8 @@ impl Changing {
     /// The epoch of the pipeline's cursor: one more for each flow that took it over.
     async fn epoch(&self, pipeline: &str) -> u64 {
         let plan = self.core.plan.pipelines.iter().find(|plan| plan.name == pipeline).unwrap();
-        plan.sink.read_cursors().await.unwrap().first().unwrap().epoch
+        let Target::Sink(sink) = &plan.to else { panic!("{pipeline} writes a stream") };
+        sink.read_cursors().await.unwrap().first().unwrap().epoch
     }
 
     async fn rows(&self, file: &str, sql: &str) -> Vec<String> {

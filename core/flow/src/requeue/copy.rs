@@ -10,8 +10,9 @@ use garam_proto::PartitionId;
 use garam_stage::Failure;
 
 use super::ledger::{Selected, records};
-use super::{Name, Pending, Producer, Request};
+use super::{Name, Request, Writer, durable};
 use crate::error::FlowError;
+use crate::producer::Pending;
 use crate::stats::Progress;
 
 /// Appends that may wait for their sync.
@@ -25,8 +26,8 @@ pub(super) async fn copy(
     progress: &dyn Progress,
     now_us: fn() -> i64,
 ) -> Result<(), Failure> {
-    let mut producer = Producer::claim(log, Producer::of_copies(request), now_us).await?;
-    let done = producer.mark;
+    let mut writer = Writer::claim(log, Writer::of_copies(request), now_us).await?;
+    let done = writer.producer.mark;
     let mut left: VecDeque<Name> = selected.keys().copied().collect();
     left.retain(|name| name.position() >= done);
     let Some(first) = left.front() else { return Ok(()) };
@@ -45,16 +46,16 @@ pub(super) async fn copy(
                 continue;
             }
             left.pop_front();
-            pending.push_back(producer.append(name.position(), &record.bytes).await?);
+            pending.push_back(writer.append(name.position(), &record.bytes).await?);
             if pending.len() >= IN_FLIGHT
                 && let Some(oldest) = pending.pop_front()
             {
-                oldest.wait().await?;
+                durable(oldest).await?;
             }
         }
     }
     for append in pending {
-        append.wait().await?;
+        durable(append).await?;
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use garam_proto::{LogOffset, Malformed, PartitionId, Record, SessionId};
 use garam_stage::quarantine::WHOLE_BLOCK;
 use garam_stage::{Failure, QuarantineReason, QuarantinedRecord};
 
-use super::{Producer, Request, RequestId, limits, taken_origin};
+use super::{Request, RequestId, Writer, durable, limits, taken_origin};
 use crate::decode::split;
 use crate::error::FlowError;
 use crate::stats::Progress;
@@ -134,7 +134,7 @@ fn note(
 
 /// Says durably that the request took them.
 pub(super) async fn take(
-    producer: &mut Producer<'_>,
+    writer: &mut Writer<'_>,
     request: &Request,
     selected: &Selected,
 ) -> Result<(), Failure> {
@@ -143,7 +143,8 @@ pub(super) async fn take(
     for names in fresh.chunks(NAMES) {
         let taken = Taken { request: request.id.0, what: request.what, names: names.to_vec() };
         let bytes = garam_proto::encode("taken records", &taken).map_err(FlowError::from)?;
-        producer.append(producer.mark, &bytes).await?.wait().await?;
+        let appended = writer.append(writer.producer.mark, &bytes).await?;
+        durable(appended).await?;
     }
     Ok(())
 }

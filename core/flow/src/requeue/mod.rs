@@ -19,18 +19,17 @@ mod copy;
 mod ledger;
 mod oldest;
 
-use garam_log::{Append, AppendBody, Appended, Claim, Log};
-use garam_proto::message::ClaimReason;
+use garam_log::Log;
 use garam_proto::{
-    AgentId, BlockHeader, BlockKind, Codec, DecodeLimits, Descriptor, Generation, Incarnation,
-    LineageId, LogOffset, OriginId, PartitionId, PipelineId, RecordsBuilder, SessionId, SourceName,
-    StreamName,
+    AgentId, DecodeLimits, Generation, Incarnation, LineageId, LogOffset, OriginId, PartitionId,
+    PipelineId, RecordsBuilder, StreamName,
 };
 use garam_stage::{Failure, QuarantineReason, QuarantinedRecord};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use crate::error::FlowError;
 use crate::lives::Lives;
+use crate::producer::{Packed, Pending, Producer, new_session, own_claim};
 use crate::quarantine::quarantine_stream;
 use crate::stats::Progress;
 pub use ledger::{Name, Taken, TakenFor};
@@ -99,9 +98,10 @@ pub async fn carry_out(
     if shared.is_none_or(|(_, shared)| request.until > shared) {
         return Ok(Done { is_void: true, ..Done::default() });
     }
-    let mut producer = Producer::claim(log, Producer::of_taken(request.pipeline), now_us).await?;
-    let (selected, unfit) = ledger::select(log, &at, request, producer.session, progress).await?;
-    ledger::take(&mut producer, request, &selected).await?;
+    let mut writer = Writer::claim(log, Writer::of_taken(request.pipeline), now_us).await?;
+    let (selected, unfit) =
+        ledger::select(log, &at, request, writer.producer.session, progress).await?;
+    ledger::take(&mut writer, request, &selected).await?;
     if request.what == TakenFor::Requeue && !selected.is_empty() {
         copy::copy(log, &at, request, &selected, progress, now_us).await?;
     }
@@ -110,106 +110,52 @@ pub async fn carry_out(
     Ok(Done { taken, unfit, is_void: false })
 }
 
-/// One origin of Garam's own that this session has claimed.
-pub(crate) struct Producer<'a> {
+/// A claimed origin, and how what goes wrong with it is told.
+pub(crate) struct Writer<'a> {
     log: &'a dyn Log,
-    at: PartitionId,
-    origin: OriginId,
-    pub(crate) session: SessionId,
-    pub(crate) mark: u128,
+    pub(crate) producer: Producer,
     now_us: fn() -> i64,
 }
 
-impl<'a> Producer<'a> {
-    fn of_taken(pipeline: PipelineId) -> Claim {
-        let (stream, origin) = (quarantine_stream(pipeline), taken_origin(pipeline));
-        own_claim(stream, origin, "taken")
+impl<'a> Writer<'a> {
+    fn of_taken(pipeline: PipelineId) -> (StreamName, OriginId, &'static str) {
+        (quarantine_stream(pipeline), taken_origin(pipeline), "taken")
     }
 
-    fn of_copies(request: &Request) -> Claim {
+    fn of_copies(request: &Request) -> (StreamName, OriginId, &'static str) {
         let agent = AgentId(request.pipeline.0);
         let origin = OriginId { agent, generation: Generation(request.id.0) };
-        own_claim(requeue_stream(request.pipeline), origin, "requeue")
+        (requeue_stream(request.pipeline), origin, "requeue")
     }
 
-    async fn claim(log: &'a dyn Log, claim: Claim, now_us: fn() -> i64) -> Result<Self, Failure> {
-        let session = SessionId(getrandom::u64().map_err(FlowError::Random)?);
-        let origin = claim.origin;
-        let doing = "claim for a requeue";
-        let ticket = log.claim(Claim { session, ..claim }).await.map_err(FlowError::log(doing))?;
-        let claimed = ticket.wait().await.map_err(FlowError::log(doing))?;
-        let (at, mark) = (claimed.partition, claimed.state.mark);
-        Ok(Self { log, at, origin, session, mark, now_us })
+    async fn claim(
+        log: &'a dyn Log,
+        (stream, origin, source): (StreamName, OriginId, &str),
+        now_us: fn() -> i64,
+    ) -> Result<Self, Failure> {
+        let session = new_session().map_err(FlowError::Random)?;
+        let key = [origin.agent.0, origin.generation.0].concat();
+        let claim = own_claim(stream, origin, source, LineageId(xxh3_64(&key)), session);
+        let claimed = Producer::claim(log, claim).await;
+        let (producer, _) = claimed.map_err(FlowError::log("claim for a requeue"))?;
+        Ok(Self { log, producer, now_us })
     }
 
     /// Appends one record at `position`; what lies between the mark and it holds nothing.
     async fn append(&mut self, position: u128, bytes: &[u8]) -> Result<Pending, Failure> {
-        let mut builder = RecordsBuilder::new(self.mark);
+        let mut builder = RecordsBuilder::new(self.producer.mark);
         builder.push(position, bytes);
-        let (payload, records) = builder.finish();
-        let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-        let to = position + 1;
-        let header = BlockHeader {
-            origin: self.origin,
-            session: self.session,
-            from: self.mark,
-            to,
-            records,
-            kind: BlockKind::Records,
-            flags: 0,
-            codec: Codec::None,
-            raw_len: len,
-            payload_len: len,
-            payload_crc: crc32c::crc32c(&payload),
-            ingest_time_us: (self.now_us)(),
-            tail_hash: 0,
-            resume: None,
-        };
-        let body = AppendBody::Block { header, payload: payload.into() };
-        let append = Append { origin: self.origin, session: self.session, body };
-        let ticket = self.log.append(&self.at, append).await.map_err(FlowError::log(APPENDING))?;
-        self.mark = to;
-        Ok(Pending { ticket, to })
+        let packed = Packed::plain(position + 1, builder.finish());
+        let pending = self.producer.append(self.log, packed, None, (self.now_us)()).await;
+        pending.map_err(|error| FlowError::quarantine(APPENDING, error))
     }
 }
 
 const APPENDING: &str = "append for a requeue";
 
-/// An append that is not durable yet.
-struct Pending {
-    ticket: garam_log::Ticket<Appended>,
-    to: u128,
-}
-
-impl Pending {
-    async fn wait(self) -> Result<(), Failure> {
-        match self.ticket.wait().await.map_err(FlowError::log(APPENDING))? {
-            Appended::Durable { mark, .. } if mark == self.to => Ok(()),
-            Appended::Stale => Err(FlowError::QuarantineTaken.into()),
-            Appended::Durable { mark, .. }
-            | Appended::Repeat { mark }
-            | Appended::Reposition { mark, .. } => {
-                Err(FlowError::QuarantineMark { expected: self.to, found: mark }.into())
-            }
-        }
-    }
-}
-
-fn own_claim(stream: StreamName, origin: OriginId, source: &str) -> Claim {
-    let mut key = origin.agent.0.to_vec();
-    key.extend_from_slice(&origin.generation.0);
-    Claim {
-        stream,
-        origin,
-        host: "garam".into(),
-        source: SourceName::new(source).expect("a valid name"),
-        lineage: LineageId(xxh3_64(&key)),
-        descriptor: Descriptor::Producer { key },
-        session: SessionId(0),
-        from: 0,
-        reason: ClaimReason::New,
-        source_epoch: 0,
-    }
+async fn durable(pending: Pending) -> Result<(), Failure> {
+    let waited = pending.wait().await;
+    waited.map(drop).map_err(|error| FlowError::quarantine(APPENDING, error))
 }
 
 /// What Garam wrote itself is no larger than what agents may send.

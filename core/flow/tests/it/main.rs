@@ -13,4 +13,5 @@ mod random;
 mod requeue;
 mod resume;
 mod starts;
+mod streams;
 mod world;

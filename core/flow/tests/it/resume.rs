@@ -10,7 +10,7 @@ use garam_stage::{Choice, Cursor, Decision, FailureKind};
 use crate::crash::lines;
 use crate::world::{CutOff, End, State, World, config, offset};
 
-const NEW_LIFE: Incarnation = Incarnation([9; 16]);
+pub(crate) const NEW_LIFE: Incarnation = Incarnation([9; 16]);
 
 async fn delivered() -> Arc<World> {
     let world = World::new(&[lines("good bad good"), lines("good good"), lines("bad")]);
@@ -20,7 +20,7 @@ async fn delivered() -> Arc<World> {
 }
 
 /// The log is restored to what it was at `branch`, and begins a new life there.
-fn restore(state: &mut State, branch: usize) {
+pub(crate) fn restore(state: &mut State, branch: usize) {
     let input = state.log.input();
     let until = offset(branch);
     input.ancestors = vec![Ancestor { incarnation: input.incarnation, until }];
@@ -41,7 +41,7 @@ fn standing(state: &mut State) -> Standing {
 }
 
 /// Decides as the command line does, and lives on.
-async fn resume(world: &Arc<World>, choice: Choice) -> Cursor {
+pub(crate) async fn resume(world: &Arc<World>, choice: Choice) -> Cursor {
     {
         let state = &mut *world.lock();
         state.memory.decision = Some(standing(state).decide(choice).unwrap());

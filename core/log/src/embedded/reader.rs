@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use garam_disk::Fs;
-use garam_proto::LogOffset;
+use garam_proto::{LogOffset, OriginId};
 use tokio::sync::watch;
 
 use super::entry;
@@ -19,7 +19,7 @@ use super::recovery::{self, damage, io, unread};
 use super::segment::{self, Opened, SegmentError};
 use super::shared::{PartitionShared, SegmentInfo};
 use super::walk::{Walk, WalkError};
-use crate::api::{Entry, Fingerprint, LogError, LogReader};
+use crate::api::{Entry, Fingerprint, LogError, LogReader, OriginState};
 use crate::fold::Fold;
 
 pub(crate) struct Reader {
@@ -89,6 +89,11 @@ impl Reader {
     }
 
     /// The fingerprint at the position: that of the entry before it.
+    /// An origin as it stands before the next entry.
+    pub(crate) fn origin(&self, origin: &OriginId) -> Option<OriginState> {
+        self.fold.get(origin).map(|state| OriginState::clone(state))
+    }
+
     pub(crate) fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
     }

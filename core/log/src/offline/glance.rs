@@ -1,15 +1,16 @@
-//! Says where a partition begins and ends, which life it lives, and what its fingerprint is at an offset, from its files.
+//! Says where a partition begins and ends, which life it lives, what its fingerprint is at an offset and where an origin
+//! stands, from its files.
 //!
-//! In: the folder of a running or a stopped log. Out: bounds, ancestors, a fingerprint. Promise: nothing is written, locked
+//! In: the folder of a running or a stopped log. Out: bounds, ancestors, a fingerprint, an origin. Promise: nothing is written, locked
 //! or created; at most two segments are read, whatever the log holds. Not here: checking anything else (`verify`).
 
 use std::path::Path;
 use std::sync::Arc;
 
-use garam_proto::{LogOffset, PartitionId};
+use garam_proto::{LogOffset, OriginId, PartitionId};
 use tokio::sync::watch;
 
-use crate::api::{Ancestor, Bounds, Fingerprint, LogError};
+use crate::api::{Ancestor, Bounds, Fingerprint, LogError, OriginState};
 use crate::embedded::Env;
 use crate::embedded::directory::partition_dir;
 use crate::embedded::reader::Reader;
@@ -61,9 +62,22 @@ pub fn glance(dir: &Path, id: &PartitionId) -> Result<Glance, LogError> {
 impl Glance {
     /// The fingerprint at an offset inside the bounds.
     pub fn fingerprint(&self, id: &PartitionId, at: LogOffset) -> Result<Fingerprint, LogError> {
+        Ok(self.reader(id, at)?.fingerprint())
+    }
+
+    /// An origin as the partition knows it at its end.
+    pub fn origin(
+        &self,
+        id: &PartitionId,
+        origin: &OriginId,
+    ) -> Result<Option<OriginState>, LogError> {
+        Ok(self.reader(id, self.bounds.end)?.origin(origin))
+    }
+
+    fn reader(&self, id: &PartitionId, at: LogOffset) -> Result<Reader, LogError> {
         let (_published, end) = watch::channel(self.bounds.end.0);
         let life = (self.bounds.incarnation, self.ancestors.clone());
         let shared = PartitionShared::new(id.clone(), 0, life, self.segments.clone(), end);
-        Ok(Reader::open(Env::default().fs, Arc::new(shared), at)?.fingerprint())
+        Reader::open(Env::default().fs, Arc::new(shared), at)
     }
 }

@@ -147,7 +147,7 @@ fn done_json(done: &RequestDone) -> Value {
 
 /// Without a guard the last write wins, so an old record would stand over newer ones.
 fn refuse_unguarded(pipeline: &PipelinePlan, force: bool) -> anyhow::Result<()> {
-    if force || pipeline.sink.survives_rewind() {
+    if force || pipeline.to.survives_rewind() {
         return Ok(());
     }
     let text = format!(

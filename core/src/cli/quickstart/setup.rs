@@ -10,7 +10,7 @@ use super::Args;
 use crate::app::{Issue, issue_agent};
 use crate::cli::admin_client::Core;
 use crate::cli::exit::{Exit, coded, eprintln_quietly};
-use crate::config::{self, Plan};
+use crate::config::{self, Plan, Target};
 use crate::pki::{DAY, Pki};
 use garam_sink::SinkConfig;
 
@@ -50,8 +50,11 @@ pub(super) fn prepare(args: &Args) -> anyhow::Result<Ground> {
     let agent_config = dir.join("agent.toml");
     write(&agent_config, &agent_toml(&dir, gateway, &globs(args, &logs)?))?;
     let admin = Core::Here { socket: plan.admin.socket.clone() };
-    let sink = plan.pipelines.first().map(|pipeline| pipeline.sink.clone());
-    let sink = sink.context("the configuration has no pipeline")?;
+    let sink = plan.pipelines.first().and_then(|pipeline| match &pipeline.to {
+        Target::Sink(sink) => Some(sink.clone()),
+        Target::Stream(_) => None,
+    });
+    let sink = sink.context("the configuration has no pipeline into a database")?;
     Ok(Ground { dir, logs, sink, core_config, agent_config, admin, plan, _lock: lock })
 }
 

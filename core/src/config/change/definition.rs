@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{
     AdminPlan, GatewayConfig, LogConfig, PipelinePlan, PkiConfig, Plan, PolicyPlan,
-    QuarantineConfig, StreamPlan,
+    QuarantineConfig, StreamPlan, Target,
 };
 
 /// By name, as it would be written.
@@ -232,10 +232,17 @@ fn of_contract(contract: &Contract) -> ContractDefinition {
 }
 
 fn of_pipeline(pipeline: &PipelinePlan) -> PipelineDefinition {
-    let PipelinePlan { name: _, from, start, max_rows, max_wait, quarantine, sink } = pipeline;
+    let PipelinePlan { name: _, from, start, max_rows, max_wait, quarantine, to } = pipeline;
     let QuarantineConfig { quota, max_age, max_share, max_share_from } = quarantine;
-    let of_sink = |settings: Vec<(&'static str, String)>| {
-        settings.into_iter().map(move |(key, value)| (format!("to.{}.{key}", sink.kind()), value))
+    let (identity, options) = match to {
+        Target::Sink(sink) => (sink.identity(), sink.options()),
+        Target::Stream(target) => {
+            let (name, key) = (target.stream.to_string(), target.key.join(", "));
+            (vec![("name", name), ("key", key)], Vec::new())
+        }
+    };
+    let of_target = |settings: Vec<(&'static str, String)>| {
+        settings.into_iter().map(move |(key, value)| (format!("to.{}.{key}", to.kind()), value))
     };
     let own = [
         ("max_rows", max_rows.to_string()),
@@ -247,10 +254,10 @@ fn of_pipeline(pipeline: &PipelinePlan) -> PipelineDefinition {
     ];
     let own = own.map(|(key, value)| (key.to_owned(), value));
     PipelineDefinition {
-        identity: of_sink(sink.identity())
-            .chain([("from".into(), from.to_string()), ("to".into(), sink.kind().into())])
+        identity: of_target(identity)
+            .chain([("from".into(), from.to_string()), ("to".into(), to.kind().into())])
             .collect(),
-        settings: own.into_iter().chain(of_sink(sink.options())).collect(),
+        settings: own.into_iter().chain(of_target(options)).collect(),
         start: format!("{start:?}").to_lowercase(),
     }
 }

@@ -64,6 +64,8 @@ pub(super) async fn reloaded(trial: &mut Trial) -> anyhow::Result<()> {
     trial.begin("*.log", "").await?;
     trial.append("a.log", 0, 5_000)?;
     trial.rig.start_agent()?;
+    // Before its program has begun, any process ends on SIGHUP.
+    trial.until("the agent answers", |_ledger| true).await?;
     trial.rig.stop_core().await?;
     for ship in [
         "window = \"1MiB\"\nblock_size = \"64KiB\"",

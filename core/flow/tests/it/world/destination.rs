@@ -282,3 +282,49 @@ impl FakeDestination {
         Ok(Outcome::Written { durability, cursor })
     }
 }
+
+/// A stream as the destination; the world learns which cursor it holds.
+pub(crate) struct Noted {
+    pub(crate) world: Arc<World>,
+    pub(crate) inner: garam_flow::StreamDestination,
+}
+
+impl Noted {
+    fn note(&self, cursor: &Cursor) {
+        self.world.lock().destination.cursor = Some(cursor.clone());
+        self.world.changed.notify_waiters();
+    }
+}
+
+#[async_trait]
+impl Destination for Noted {
+    async fn prepare(&mut self) -> Result<(), Failure> {
+        self.inner.prepare().await
+    }
+
+    async fn take_over(&mut self, key: &CursorKey, floor: u64) -> Result<Option<Cursor>, Failure> {
+        let found = self.inner.take_over(key, floor).await?;
+        if let Some(cursor) = &found {
+            self.note(cursor);
+        }
+        Ok(found)
+    }
+
+    async fn begin(&mut self, cursor: &Cursor) -> Result<(), Failure> {
+        self.inner.begin(cursor).await?;
+        self.note(cursor);
+        Ok(())
+    }
+
+    async fn write(&mut self, batch: &StagedBatch) -> Result<Outcome, Failure> {
+        let outcome = self.inner.write(batch).await?;
+        if let Outcome::Written { cursor, .. } = &outcome {
+            self.note(cursor);
+        }
+        Ok(outcome)
+    }
+
+    async fn flush(&mut self) -> Result<(), Failure> {
+        self.inner.flush().await
+    }
+}

@@ -17,7 +17,7 @@ use garam_stage::QuarantinedRecord;
 use tokio::sync::oneshot;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{PIPELINE, World, entries, input};
+use super::{OUTPUTS, PIPELINE, World, entries, input, output};
 
 /// What lies in the input.
 #[derive(Debug, Clone)]
@@ -76,7 +76,8 @@ impl LogState {
             (quarantine, Partition::new(2)),
             (requeue, Partition::new(3)),
         ];
-        let partitions = partitions.into_iter().collect();
+        let outputs = (0..OUTPUTS).map(|index| (output(index), Partition::new(4)));
+        let partitions = partitions.into_iter().chain(outputs).collect();
         let mut log = Self {
             partitions,
             items: Vec::new(),
@@ -124,6 +125,20 @@ impl LogState {
     pub(crate) fn quarantine(&mut self) -> &mut Partition {
         let at = PartitionId { stream: quarantine_stream(PIPELINE), index: 0 };
         self.partitions.get_mut(&at).unwrap()
+    }
+
+    /// Every durable record of an output partition, by the origin that wrote it, with its position.
+    pub(crate) fn records_of(&self, at: &PartitionId) -> Vec<(OriginId, u128, Vec<u8>)> {
+        let mut found = Vec::new();
+        for entry in &self.partitions[at].entries {
+            let EntryBody::Block { header, payload } = &entry.body else { continue };
+            let limits = garam_proto::DecodeLimits::default();
+            let raw = garam_proto::decompress(header.codec, payload, header.raw_len, &limits);
+            for record in garam_proto::records(header, &raw.unwrap().into()).unwrap() {
+                found.push((header.origin, record.position, record.bytes.to_vec()));
+            }
+        }
+        found
     }
 
     pub(crate) fn end(&self) -> LogOffset {
@@ -207,24 +222,30 @@ impl Partition {
     }
 
     fn fold(&mut self, append: &Append) -> Result<Verdict, LogError> {
-        let AppendBody::Block { header, payload } = &append.body else {
-            return Err(LogError::Invalid { why: "a flow appends blocks".into() });
-        };
-        header.check_payload(payload).unwrap();
-        assert_eq!((header.origin, header.session), (append.origin, append.session));
         let state = self.origins.get(&append.origin).expect("claimed before").clone();
+        let (from, to, resume, body) = match &append.body {
+            AppendBody::Block { header, payload } => {
+                header.check_payload(payload).unwrap();
+                assert_eq!((header.origin, header.session), (append.origin, append.session));
+                let body = EntryBody::Block { header: header.clone(), payload: payload.clone() };
+                (header.from, header.to, header.resume.clone(), body)
+            }
+            AppendBody::Advance { from, to, resume, .. } => {
+                (*from, *to, resume.clone(), EntryBody::Advance { from: *from, to: *to })
+            }
+            _ => return Err(LogError::Invalid { why: "a flow appends no such thing".into() }),
+        };
+        let mark = state.mark;
         if state.claim != append.session {
             return Ok(Verdict::Answer(Appended::Stale));
         }
-        if header.to <= state.mark {
-            return Ok(Verdict::Answer(Appended::Repeat { mark: state.mark }));
+        if to <= mark {
+            return Ok(Verdict::Answer(Appended::Repeat { mark }));
         }
-        if header.from != state.mark {
-            let (mark, tail_hash) = (state.mark, 0);
-            return Ok(Verdict::Answer(Appended::Reposition { mark, tail_hash, resume: None }));
+        if from != mark {
+            return Ok(Verdict::Answer(Appended::Reposition { mark, tail_hash: 0, resume: None }));
         }
-        let state = OriginState { mark: header.to, ..state };
-        let body = EntryBody::Block { header: header.clone(), payload: payload.clone() };
+        let state = OriginState { mark: to, resume: resume.or(state.resume.clone()), ..state };
         Ok(Verdict::Entry(self.next_entry(state, body)))
     }
 
@@ -253,8 +274,12 @@ impl FakeLog {
     /// The disk: makes durable what waits, a little later, and answers later still.
     fn sync_soon(&self, at: PartitionId) {
         let (world, life) = (Arc::clone(&self.world), self.life);
+        // The partitions of one stream lie on disks of different speed.
+        let lag = if at.stream == output(0).stream { at.index * 6 } else { 0 };
         tokio::spawn(async move {
-            world.step(life).await;
+            for _ in 0..=lag {
+                world.step(life).await;
+            }
             let replies = world.lock().log.partitions.get_mut(&at).unwrap().sync();
             world.changed.notify_waiters();
             world.step(life).await;
@@ -265,8 +290,8 @@ impl FakeLog {
 
 #[async_trait]
 impl Log for FakeLog {
-    fn partitions(&self, _stream: &StreamName) -> Result<u32, LogError> {
-        Ok(1)
+    fn partitions(&self, stream: &StreamName) -> Result<u32, LogError> {
+        Ok(if *stream == output(0).stream { OUTPUTS } else { 1 })
     }
 
     fn candidates(
@@ -280,7 +305,9 @@ impl Log for FakeLog {
 
     async fn claim(&self, claim: Claim) -> Result<Ticket<Claimed>, LogError> {
         self.world.step(self.life).await;
-        let at = PartitionId { stream: claim.stream.clone(), index: 0 };
+        let partitions = self.partitions(&claim.stream)?;
+        let index = garam_proto::hash::partition_of(claim.lineage, partitions);
+        let at = PartitionId { stream: claim.stream.clone(), index };
         let ticket = {
             let mut state = self.world.lock();
             let partition = state.log.partitions.get_mut(&at).unwrap();

@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use garam_flow::{
     Done, Flow, FlowConfig, FlowHooks, FlowLimits, Lane, NoProgress, Oldest, Request, RequestId,
-    Start, Stopped, carry_out, oldest_waiting, requeue_stream,
+    Start, Stopped, StreamDestination, StreamTarget, carry_out, oldest_waiting, requeue_stream,
 };
 use garam_proto::{LogOffset, PartitionId, PipelineId, StreamName};
-use garam_stage::{Cursor, Failure, PlanId};
+use garam_stage::{Cursor, Destination, Failure, PlanId, Refiner as _};
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
@@ -43,6 +43,8 @@ pub(crate) struct State {
     pub(crate) memory: MemoryState,
     /// The requeue lane is what flows now: destination and memory are its own, and what is wrong with records is mended.
     pub(crate) requeues: bool,
+    /// A stream of the log is the destination.
+    pub(crate) streams: bool,
 }
 
 /// How a life ended.
@@ -59,6 +61,13 @@ pub(crate) fn input() -> PartitionId {
     PartitionId { stream: StreamName::new("app").unwrap(), index: 3 }
 }
 
+/// Partitions of the stream that takes the records, where a stream does.
+pub(crate) const OUTPUTS: u32 = 3;
+
+pub(crate) fn output(index: u32) -> PartitionId {
+    PartitionId { stream: StreamName::new("by-key").unwrap(), index }
+}
+
 impl World {
     pub(crate) fn new(items: &[Item]) -> Arc<Self> {
         let state = State {
@@ -70,6 +79,7 @@ impl World {
             destination: DestinationState::default(),
             memory: MemoryState::default(),
             requeues: false,
+            streams: false,
         };
         Arc::new(Self { state: Mutex::new(state), changed: Notify::new() })
     }
@@ -138,11 +148,20 @@ impl World {
     }
 
     pub(crate) fn flow(self: &Arc<Self>, life: u64, config: FlowConfig, hooks: FlowHooks) -> Flow {
+        let log = Arc::new(log::FakeLog { world: Arc::clone(self), life });
+        let refiner = Arc::new(refiner::FakeRefiner { life, mended: self.lock().requeues });
+        let destination: Box<dyn Destination> = if self.lock().streams {
+            let target = StreamTarget { stream: output(0).stream, key: vec!["text".into()] };
+            let stream = StreamDestination::new(log.clone(), target, refiner.schema(), || 0);
+            Box::new(destination::Noted { world: Arc::clone(self), inner: stream })
+        } else {
+            Box::new(destination::FakeDestination { world: Arc::clone(self), life })
+        };
         Flow::new(
             config,
-            Arc::new(log::FakeLog { world: Arc::clone(self), life }),
-            Arc::new(refiner::FakeRefiner { life, mended: self.lock().requeues }),
-            Box::new(destination::FakeDestination { world: Arc::clone(self), life }),
+            log,
+            refiner,
+            destination,
             Arc::new(memory::FakeMemory { world: Arc::clone(self), life }),
             hooks,
         )

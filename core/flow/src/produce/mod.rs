@@ -1,0 +1,438 @@
+//! A stream as a destination: rows become records of another stream, in the partition that their key says.
+//!
+//! ```text
+//! input p, offset 7   rows 7.0 7.1 7.2          position of a row = (offset + 1) 64 bits | index 32 | ordinal 32
+//!                        │   │   └──────────► output 0   origin (pipeline, p, life of p, 0)    … | Block [.., 7.2] |
+//!                        └───┴──────────────► output 1   origin (pipeline, p, life of p, 1)    … | Block [.., 7.1] |
+//!                              then, last ──► output 0   origin (pipeline, p)                  … | Advance: cursor 8 |
+//! ```
+//!
+//! In: batches of one input partition. Out: blocks of JSON records in all partitions of a stream, each with the plan that
+//! made them, then the cursor, as what one more origin, the register, says about resuming. Promise: the register moves only
+//! after all rows are durable; what a crash leaves behind the register is made again and, being below its origin's mark, not
+//! appended again. That needs the same plan: under another one a batch that was cut short is refused, with what to do. An
+//! older writer that still lives can add nothing once the claims of its successor are durable.
+//! Not here: what a record means to those who read the stream (its contract).
+//!
+//! Reading order: here → [`cut`] (rows into blocks) → [`json`] (a row as text) → [`register`] (where the cursor is kept).
+
+mod cut;
+mod json;
+mod register;
+
+use std::sync::Arc;
+
+use arrow_schema::SchemaRef;
+use async_trait::async_trait;
+use garam_log::Log;
+use garam_proto::{
+    AgentId, Generation, Incarnation, LineageId, LogOffset, OriginId, PipelineId, SessionId,
+    StreamName, hash::partition_of,
+};
+use garam_stage::{
+    Cursor, CursorKey, Destination, Durability, Failure, FailureKind, Outcome, PlanId, RecordRef,
+    StagedBatch,
+};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+
+use self::cut::{Layout, Marks};
+use crate::error::FlowError;
+use crate::producer::{NotAppended, Producer, new_session, own_claim};
+
+/// Which stream, and by which columns its records are placed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamTarget {
+    pub stream: StreamName,
+    /// Records with equal values here lie in one partition, in the order in which they came; empty: with equal origins.
+    pub key: Vec<String>,
+}
+
+impl StreamTarget {
+    /// Whether rows of this schema can become records, and be placed.
+    pub fn check(&self, schema: &SchemaRef) -> Result<(), Failure> {
+        Layout::of(schema, &self.key).map(drop)
+    }
+}
+
+/// Writes the rows of one input partition into a stream of the log.
+pub struct StreamDestination {
+    log: Arc<dyn Log>,
+    target: StreamTarget,
+    schema: SchemaRef,
+    now_us: fn() -> i64,
+    layout: Option<Arc<Layout>>,
+    /// `None` until it is taken over, and again while a write is under way: one that ended early is no owner any more.
+    held: Option<Held>,
+}
+
+/// What this writer has claimed.
+struct Held {
+    key: CursorKey,
+    session: SessionId,
+    register: Producer,
+    /// As the register has it.
+    cursor: Option<Cursor>,
+    outputs: Option<Outputs>,
+}
+
+/// The partitions of the stream, for one life of the input.
+struct Outputs {
+    life: Incarnation,
+    each: Vec<Output>,
+}
+
+struct Output {
+    producer: Producer,
+    /// By which plan its newest block was made.
+    plan: Option<PlanId>,
+}
+
+impl StreamDestination {
+    pub fn new(
+        log: Arc<dyn Log>,
+        target: StreamTarget,
+        schema: SchemaRef,
+        now_us: fn() -> i64,
+    ) -> Self {
+        Self { log, target, schema, now_us, layout: None, held: None }
+    }
+
+    fn failed(&self, doing: &'static str, error: NotAppended) -> Failure {
+        let stream = &self.target.stream;
+        match error {
+            NotAppended::Log(source) => FlowError::log(doing)(source),
+            NotAppended::Stale => Failure::new(
+                FailureKind::Fenced,
+                format!("another writer has claimed this pipeline's place in stream {stream}"),
+            ),
+            NotAppended::Mark { expected, found } => Failure::new(
+                FailureKind::Unknown,
+                format!("stream {stream} stands at {found} where this writer put {expected}"),
+            ),
+        }
+    }
+
+    async fn claim(
+        &self,
+        key: &CursorKey,
+        session: SessionId,
+        part: Part,
+    ) -> Result<(Producer, Option<Vec<u8>>), Failure> {
+        let partitions = self.partitions()?;
+        let origin = origin(key, part);
+        let lineage = lineage(origin, part.output(), partitions);
+        let stream = self.target.stream.clone();
+        let claim = own_claim(stream, origin, "pipeline", lineage, session);
+        Producer::claim(&*self.log, claim).await.map_err(FlowError::log(CLAIMING))
+    }
+
+    fn partitions(&self) -> Result<u32, Failure> {
+        self.log.partitions(&self.target.stream).map_err(FlowError::log("find the output stream"))
+    }
+
+    /// Claims every partition for a life of the input. Behind the claims no older writer can add anything, so their marks
+    /// are final.
+    async fn outputs(
+        &self,
+        key: &CursorKey,
+        session: SessionId,
+        life: Incarnation,
+    ) -> Result<Outputs, Failure> {
+        let mut each = Vec::new();
+        for index in 0..self.partitions()? {
+            let part = Part::Rows { life, index };
+            let (producer, resume) = self.claim(key, session, part).await?;
+            each.push(Output { producer, plan: resume.as_deref().and_then(register::plan) });
+        }
+        Ok(Outputs { life, each })
+    }
+
+    fn layout(&mut self) -> Result<Arc<Layout>, Failure> {
+        if let Some(layout) = &self.layout {
+            return Ok(Arc::clone(layout));
+        }
+        let layout = Arc::new(Layout::of(&self.schema, &self.target.key)?);
+        self.layout = Some(Arc::clone(&layout));
+        Ok(layout)
+    }
+
+    /// Writes rows, then the cursor. Once it has begun to, an error leaves nothing held.
+    async fn put(&mut self, mut held: Held, batch: &StagedBatch) -> Result<Outcome, Failure> {
+        let Some(cursor) = &held.cursor else { return Err(not_owned()) };
+        let stands = |cursor: &Cursor| (cursor.next, cursor.epoch, cursor.incarnation);
+        if held.key != batch.from.key || stands(cursor) != stands(&batch.from) {
+            return Err(not_owned());
+        }
+        let mut outputs = match held.outputs.take() {
+            Some(outputs) if outputs.life == batch.from.incarnation => outputs,
+            _ => self.outputs(&held.key, held.session, batch.from.incarnation).await?,
+        };
+        if let Err(refused) = self.check_cut(&outputs, batch) {
+            // Nothing is begun: the operator's decision is carried out by the same owner.
+            held.outputs = Some(outputs);
+            self.held = Some(held);
+            return Err(refused);
+        }
+        if outputs.life != batch.to.incarnation {
+            outputs = self.outputs(&held.key, held.session, batch.to.incarnation).await?;
+        }
+        if let Err(refused) = self.append_rows(&mut outputs, batch).await? {
+            held.outputs = Some(outputs);
+            self.held = Some(held);
+            return Ok(refused);
+        }
+        self.store(&mut held, batch.to.clone()).await?;
+        held.outputs = Some(outputs);
+        self.held = Some(held);
+        Ok(Outcome::Written { durability: Durability::Durable, cursor: batch.to.clone() })
+    }
+
+    /// What a crash left behind the cursor must be made again by its own plan, in the same life of the input, or be given up.
+    fn check_cut(&self, outputs: &Outputs, batch: &StagedBatch) -> Result<(), Failure> {
+        let (from, to) = (&batch.from, &batch.to);
+        let Some(end) = outputs.cut_short(from.next) else { return Ok(()) };
+        if to.incarnation != from.incarnation {
+            let given_up = to.next >= end;
+            return if given_up { Ok(()) } else { Err(self.cut_in_another_life(from.next, end)) };
+        }
+        match outputs.other_plan(from.next, to.plan) {
+            Some(other) if !is_decision(batch) => {
+                Err(self.cut_under_another_plan(from.next, end, other, to.plan))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn cut_under_another_plan(
+        &self,
+        next: LogOffset,
+        end: LogOffset,
+        made_by: PlanId,
+        now: PlanId,
+    ) -> Failure {
+        let stream = &self.target.stream;
+        let text = format!(
+            "the batch from offset {next} on was cut short when the core ended: up to {end} some of its records are in stream \
+             {stream} already, made by plan {:016x}, and the plan is {:016x} now; nothing was changed: put the old definition \
+             back until the pipeline has passed offset {end}, or choose `garam resume PIPELINE --accept-gap`",
+            made_by.0, now.0
+        );
+        Failure::new(FailureKind::Cursor, text)
+    }
+
+    fn cut_in_another_life(&self, next: LogOffset, end: LogOffset) -> Failure {
+        let stream = &self.target.stream;
+        let text = format!(
+            "from offset {next} up to {end} some records are in stream {stream} already, and a stream takes nothing back; \
+             nothing was changed: choose `garam resume PIPELINE --accept-gap`"
+        );
+        Failure::new(FailureKind::Cursor, text)
+    }
+
+    /// Appends what is not there yet; returns once all of it is durable, or which rows can never be.
+    async fn append_rows(
+        &mut self,
+        outputs: &mut Outputs,
+        batch: &StagedBatch,
+    ) -> Result<Result<(), Outcome>, Failure> {
+        if batch.sources.is_empty() {
+            return Ok(Ok(()));
+        }
+        let (layout, marks) = (self.layout()?, outputs.marks());
+        let (rows, sources) = (batch.rows.clone(), batch.sources.clone());
+        let cutting = tokio::task::spawn_blocking(move || layout.cut(&rows, &sources, &marks));
+        let worker = |source| FlowError::Worker { doing: "making records of rows", source };
+        let blocks = match cutting.await.map_err(worker)?? {
+            Ok(blocks) => blocks,
+            Err(refusals) => return Ok(Err(Outcome::Refused { rows: refusals })),
+        };
+        let mut waiting = Vec::new();
+        for (index, packed) in blocks {
+            let Some(output) = outputs.each.get_mut(index) else { continue };
+            let resume = Some(register::of_plan(batch.to.plan));
+            let pending = output.producer.append(&*self.log, packed, resume, (self.now_us)()).await;
+            output.plan = Some(batch.to.plan);
+            waiting.push(pending.map_err(|error| self.failed(APPENDING, error))?);
+        }
+        for pending in waiting {
+            pending.wait().await.map_err(|error| self.failed(APPENDING, error))?;
+        }
+        Ok(Ok(()))
+    }
+
+    /// Moves the register.
+    async fn store(&self, held: &mut Held, cursor: Cursor) -> Result<(), Failure> {
+        let bytes = register::encode(&cursor).map_err(FlowError::from)?;
+        let to = held.register.mark + 1;
+        let pending = held.register.advance(&*self.log, to, bytes).await;
+        let pending = pending.map_err(|error| self.failed(STORING, error))?;
+        pending.wait().await.map_err(|error| self.failed(STORING, error))?;
+        held.cursor = Some(cursor);
+        Ok(())
+    }
+}
+
+const CLAIMING: &str = "claim this pipeline's place in its output stream";
+const APPENDING: &str = "append to the output stream";
+const STORING: &str = "store the cursor in the output stream";
+
+#[async_trait]
+impl Destination for StreamDestination {
+    async fn prepare(&mut self) -> Result<(), Failure> {
+        self.layout()?;
+        self.partitions().map(drop)
+    }
+
+    async fn take_over(
+        &mut self,
+        key: &CursorKey,
+        epoch_floor: u64,
+    ) -> Result<Option<Cursor>, Failure> {
+        self.held = None;
+        let session = new_session().map_err(FlowError::Random)?;
+        let (register, resume) = self.claim(key, session, Part::Register).await?;
+        let mut cursor = resume.as_deref().map(|bytes| stored_cursor(key, bytes)).transpose()?;
+        if let Some(cursor) = &mut cursor {
+            cursor.epoch = cursor.epoch.max(epoch_floor) + 1;
+        }
+        let outputs = match &cursor {
+            Some(cursor) => Some(self.outputs(key, session, cursor.incarnation).await?),
+            None => None,
+        };
+        let found = cursor.clone();
+        self.held = Some(Held { key: key.clone(), session, register, cursor, outputs });
+        Ok(found)
+    }
+
+    async fn begin(&mut self, cursor: &Cursor) -> Result<(), Failure> {
+        let mut held = self.held.take().ok_or_else(not_owned)?;
+        if held.cursor.is_some() || held.key != cursor.key {
+            return Err(not_owned());
+        }
+        self.store(&mut held, cursor.clone()).await?;
+        self.held = Some(held);
+        Ok(())
+    }
+
+    async fn write(&mut self, batch: &StagedBatch) -> Result<Outcome, Failure> {
+        let held = self.held.take().ok_or_else(not_owned)?;
+        self.put(held, batch).await
+    }
+
+    async fn flush(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+impl Outputs {
+    fn marks(&self) -> Marks {
+        Marks(self.each.iter().map(|output| output.producer.mark).collect())
+    }
+
+    /// Behind the last input entry whose rows are there although the cursor has not passed it.
+    fn cut_short(&self, next: LogOffset) -> Option<LogOffset> {
+        let newest = self.each.iter().map(|output| output.producer.mark).max()?;
+        (newest > first_of(next)).then(|| offset_of(newest - 1).next())
+    }
+
+    fn other_plan(&self, next: LogOffset, plan: PlanId) -> Option<PlanId> {
+        let ahead = self.each.iter().filter(|output| output.producer.mark > first_of(next));
+        ahead.filter_map(|output| output.plan).find(|made_by| *made_by != plan)
+    }
+}
+
+/// Which of a pipeline's origins in its output stream.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    /// The cursor. It lies in the first partition.
+    Register,
+    /// Rows of one life of the input, in one output partition.
+    Rows { life: Incarnation, index: u32 },
+}
+
+impl Part {
+    fn output(self) -> u32 {
+        match self {
+            Self::Register => 0,
+            Self::Rows { index, .. } => index,
+        }
+    }
+}
+
+/// Who writes the records that a pipeline makes of one of its input partitions.
+pub fn producer_origin(
+    pipeline: PipelineId,
+    input: u32,
+    life: Incarnation,
+    output: u32,
+) -> OriginId {
+    let slots = garam_stage::SlotRange::ALL;
+    origin(&CursorKey { pipeline, partition: input, slots }, Part::Rows { life, index: output })
+}
+
+/// Where the cursor of a pipeline that writes a stream is kept: the origin, in partition 0 of the stream, whose state says
+/// what [`stored_cursor`] reads.
+pub fn register_origin(key: &CursorKey) -> OriginId {
+    origin(key, Part::Register)
+}
+
+/// The cursor, from what the register's origin says about resuming.
+pub fn stored_cursor(key: &CursorKey, resume: &[u8]) -> Result<Cursor, Failure> {
+    register::decode(key, resume).map_err(|why| {
+        Failure::new(
+            FailureKind::Corrupt,
+            format!("a cursor in an output stream cannot be read: {why}"),
+        )
+    })
+}
+
+fn origin(key: &CursorKey, part: Part) -> OriginId {
+    let mut name = b"garam.producer.1\0".to_vec();
+    name.extend_from_slice(&key.pipeline.0);
+    name.extend_from_slice(&key.partition.to_be_bytes());
+    name.extend_from_slice(&key.slots.first.to_be_bytes());
+    name.extend_from_slice(&key.slots.last.to_be_bytes());
+    if let Part::Rows { life, index } = part {
+        name.extend_from_slice(&life.0);
+        name.extend_from_slice(&index.to_be_bytes());
+    }
+    let generation = Generation(xxh3_128(&name).to_be_bytes());
+    OriginId { agent: AgentId(key.pipeline.0), generation }
+}
+
+/// A lineage whose hash says this partition: the log places a new origin by it.
+fn lineage(origin: OriginId, output: u32, partitions: u32) -> LineageId {
+    let name = [origin.agent.0, origin.generation.0].concat();
+    let mut candidates = (0_u64..)
+        .map(|round| LineageId(xxh3_64(&[name.as_slice(), &round.to_be_bytes()].concat())));
+    let fits = |lineage: &LineageId| partition_of(*lineage, partitions) == output;
+    candidates.find(fits).unwrap_or(LineageId(0))
+}
+
+/// Where a row lies in its origin.
+fn position(at: RecordRef, ordinal: u32) -> u128 {
+    first_of(at.offset) | u128::from(at.index) << 32 | u128::from(ordinal)
+}
+
+/// The first position of an input entry. Above 0, where an origin begins.
+fn first_of(offset: LogOffset) -> u128 {
+    (u128::from(offset.0) + 1) << 64
+}
+
+fn offset_of(position: u128) -> LogOffset {
+    LogOffset(u64::try_from(position >> 64).unwrap_or(u64::MAX).saturating_sub(1))
+}
+
+/// An operator moves the cursor: nothing is delivered, it goes back or a gap is counted.
+fn is_decision(batch: &StagedBatch) -> bool {
+    let (from, to) = (&batch.from.counters, &batch.to.counters);
+    let delivers = from.delivered != to.delivered || from.dropped != to.dropped;
+    !delivers && (batch.to.next <= batch.from.next || to.gaps > from.gaps)
+}
+
+fn not_owned() -> Failure {
+    Failure::new(
+        FailureKind::Fenced,
+        "the cursor is not this writer's: it must be taken over first",
+    )
+}
