@@ -26,6 +26,14 @@ pub(crate) struct Status {
     pub(crate) agents: Vec<Agent>,
     pub(crate) streams: Vec<Stream>,
     pub(crate) pipelines: Vec<Pipeline>,
+    pub(crate) reload: Option<Reload>,
+}
+
+/// How the newest reading of the configuration went.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Reload {
+    pub(crate) at_us: i64,
+    pub(crate) error: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -54,6 +54,8 @@ WHERE rowid > ? ORDER BY rowid LIMIT ?";
 const CURSORS: &str =
     "SELECT records_in, delivered, quarantined, gap_units, dropped FROM _garam_cursors";
 const NEXTS: &str = "SELECT partition, next FROM _garam_cursors ORDER BY partition";
+const LOSE_ROWS: &str = "DELETE FROM rows WHERE id % 3 = 0";
+const EPOCHS: &str = "SELECT partition, epoch FROM _garam_cursors ORDER BY partition";
 const HAS_CURSORS: &str = "SELECT count(*) FROM sqlite_master WHERE name = '_garam_cursors'";
 const HAS_ROWS: &str = "SELECT count(*) FROM sqlite_master WHERE name = 'soak'";
 const EXTENT: &str = "SELECT count(*), coalesce(max(rowid), 0) FROM soak WHERE rowid <= ?";
@@ -103,6 +105,22 @@ pub(crate) async fn read_counters(path: &Path) -> anyhow::Result<Counters> {
     }
     connection.close().await?;
     Ok(sum)
+}
+
+/// Removes every third row of a table `rows`, beside a core that uses it. Gives how many.
+pub(crate) async fn lose_rows(path: &Path) -> anyhow::Result<u64> {
+    let mut connection = open(path, false).await?;
+    let lost = sqlx::query(LOSE_ROWS).execute(&mut connection).await?.rows_affected();
+    connection.close().await?;
+    Ok(lost)
+}
+
+/// By partition, how often the cursor was taken over.
+pub(crate) async fn read_epochs(path: &Path) -> anyhow::Result<Vec<(i64, i64)>> {
+    let mut connection = open(path, true).await?;
+    let rows = sqlx::query_as(EPOCHS).fetch_all(&mut connection).await?;
+    connection.close().await?;
+    Ok(rows)
 }
 
 /// Where the pipeline's cursors stand, by partition; none when there is no destination yet.

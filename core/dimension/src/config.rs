@@ -10,6 +10,7 @@ use garam_sink::address::Url;
 use garam_stage::contract::{ColumnConfig, OneOrMany, in_order};
 use garam_stage::{ContractError, DimensionSource, Failure, Format, Missing, Told, Wanted};
 use serde::Deserialize;
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::build::{Built, build};
 use crate::shape::{Cells, Shape};
@@ -284,6 +285,12 @@ impl DimensionPlan {
                 Box::new(source::sqlite::Source::new(query.clone(), shape, limits))
             }
         }
+    }
+
+    /// What rows it stands for: a hash of columns, key, and file or query. Secrets and servers are no part of it.
+    pub fn identity(&self) -> u128 {
+        let text = format!("{}\n{}", self.source.definition(), self.shape.definition());
+        xxh3_128(text.as_bytes())
     }
 
     /// Reads the source once and checks what it says, keeping nothing: how many rows, and what they take in memory.

@@ -25,7 +25,6 @@ use std::sync::Arc;
 use garam_disk::Fs;
 use garam_stage::{Snapshot, SnapshotId};
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::xxh3_128;
 
 use crate::build::{Built, id};
 use crate::config::DimensionPlan;
@@ -145,8 +144,7 @@ impl Store {
     }
 
     fn definition(&self) -> String {
-        let text = format!("{}\n{}", self.plan.source.definition(), self.plan.shape.definition());
-        format!("{:032x}", xxh3_128(text.as_bytes()))
+        format!("{:032x}", self.plan.identity())
     }
 
     fn encode(&self, built: &Built) -> Result<Vec<u8>, DimensionError> {

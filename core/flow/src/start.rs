@@ -24,8 +24,8 @@ pub(crate) struct Unsettled {
     pub(crate) to: LogOffset,
 }
 
-/// Takes the cursor over and checks it; stores the first one when there never was any. Where it does not fit, what an
-/// operator decided is carried out.
+/// Takes the cursor over and checks it; stores the first one when there never was any. What an operator decided for it is
+/// carried out.
 pub(crate) async fn take_position(
     context: &Context,
     destination: &mut dyn Destination,
@@ -41,7 +41,10 @@ pub(crate) async fn take_position(
         return Err(FlowError::Overtaken { from, to, found: cursor.next }.into());
     }
     let position = match &stored {
-        Some(cursor) => fitting(context, destination, cursor).await,
+        Some(cursor) => match fitting(context, destination, cursor).await {
+            Ok(cursor) => decided(context, destination, cursor).await,
+            refused => refused,
+        },
         None => first(context, destination, epoch_floor).await,
     };
     let position = match position {
@@ -54,6 +57,17 @@ pub(crate) async fn take_position(
         context.log.rejoin(&context.config.input, &context.config.reader_name());
     }
     position
+}
+
+/// Where an operator wants a cursor that fits: further back, to have what lies behind it delivered again.
+async fn decided(
+    context: &Context,
+    destination: &mut dyn Destination,
+    cursor: Cursor,
+) -> Result<Cursor, Failure> {
+    let epoch = cursor.epoch;
+    let moved = resume::carry_out(context, destination, Some(&cursor), epoch).await?;
+    Ok(moved.unwrap_or(cursor))
 }
 
 /// Where a cursor that does not fit is moved to, by an operator or over what the log gave up.

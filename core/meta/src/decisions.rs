@@ -6,7 +6,9 @@
 
 use garam_proto::LogOffset;
 use garam_stage::{CursorKey, Decision};
-use sqlx::sqlite::SqliteRow;
+use sqlx::Sqlite;
+use sqlx::query::Query;
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
 
 use crate::Meta;
 use crate::error::MetaError;
@@ -30,15 +32,7 @@ DELETE FROM decisions WHERE pipeline = ? AND partition = ? AND slot_first = ? AN
 impl Meta {
     /// Keeps a decision for the key's flow.
     pub async fn decide(&self, key: &CursorKey, decision: &Decision) -> Result<(), MetaError> {
-        let optional = |offset: Option<LogOffset>| offset.map(signed).transpose();
-        let query = with_key(sqlx::query(STORE), key)
-            .bind(decision.choice.name())
-            .bind(decision.stored.map(|(incarnation, _)| incarnation.to_string()))
-            .bind(optional(decision.stored.map(|(_, next)| next))?)
-            .bind(decision.incarnation.to_string())
-            .bind(signed(decision.to)?)
-            .bind(optional(decision.gap_from)?)
-            .bind(now_us());
+        let query = storing(key, decision)?;
         let mut connection = self.connection.lock().await;
         let done = query.execute(&mut *connection).await;
         done.map(drop).map_err(|source| self.error("keep a decision in", source))
@@ -80,4 +74,20 @@ impl Meta {
             gap_from: offset(5)?,
         })
     }
+}
+
+/// The statement that keeps a decision.
+pub(crate) fn storing(
+    key: &CursorKey,
+    decision: &Decision,
+) -> Result<Query<'static, Sqlite, SqliteArguments>, MetaError> {
+    let optional = |offset: Option<LogOffset>| offset.map(signed).transpose();
+    Ok(with_key(sqlx::query(STORE), key)
+        .bind(decision.choice.name())
+        .bind(decision.stored.map(|(incarnation, _)| incarnation.to_string()))
+        .bind(optional(decision.stored.map(|(_, next)| next))?)
+        .bind(decision.incarnation.to_string())
+        .bind(signed(decision.to)?)
+        .bind(optional(decision.gap_from)?)
+        .bind(now_us()))
 }

@@ -15,21 +15,24 @@
 //! decisions      what an operator decided for a cursor that does not fit its log, until it is carried out
 //! requests       what operators asked of a quarantine, and what became of it; rows are never removed
 //! pauses         pipelines that an operator told to wait, and why
+//! definition     what the core runs by, to compare a changed configuration with
 //! cursors        the last cursor seen per pipeline, partition and slots; attempts: failed deliveries from an offset
 //! ```
 //!
 //! Not here: cursors themselves (the destination keeps them with the rows), the log's registry of origins (the log), secrets.
 //! Reading order: [`schema`] (tables and their versions) → [`copy`] → [`tables`] (names, plans, certificates) → [`identities`],
-//! [`tokens`] → [`memory`], [`decisions`], [`requests`], [`pauses`] → [`backup`] → [`error`].
+//! [`tokens`] → [`memory`], [`decisions`], [`requests`], [`replays`], [`pauses`], [`definition`] → [`backup`] → [`error`].
 #![forbid(unsafe_code)]
 
 mod backup;
 mod copy;
 mod decisions;
+mod definition;
 mod error;
 mod identities;
 mod memory;
 mod pauses;
+mod replays;
 mod requests;
 mod schema;
 mod tables;
@@ -45,6 +48,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, SqliteConnection};
 
 pub use backup::{CopySummary, RememberedCursor, copy_file, inspect_copy};
+pub use definition::recorded_definition;
 pub use error::MetaError;
 pub use identities::{Grant, GrantError, Identity, KeyHash, Proposal, Proven, Signed};
 pub use pauses::Pause;

@@ -6,7 +6,9 @@
 //! Not here: what a request means and its carrying out (`flow`).
 
 use garam_proto::{Incarnation, LogOffset, PipelineId};
-use sqlx::sqlite::SqliteRow;
+use sqlx::Sqlite;
+use sqlx::query::Query;
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use uuid::Uuid;
 
 use crate::Meta;
@@ -19,7 +21,7 @@ use crate::tables::now_us;
 pub struct RequestRecord {
     pub id: Uuid,
     pub pipeline: PipelineId,
-    /// `requeue` or `purge`.
+    /// `requeue` or `purge`; or `replay`, whose names are places in the log.
     pub what: String,
     /// Only records put aside for this reason.
     pub reason: Option<String>,
@@ -83,13 +85,7 @@ impl Meta {
         unfit: u64,
         void: bool,
     ) -> Result<(), MetaError> {
-        let count = |count| i64::try_from(count).unwrap_or(i64::MAX);
-        let query = sqlx::query(DONE)
-            .bind(now_us())
-            .bind(count(taken))
-            .bind(count(unfit))
-            .bind(i64::from(void))
-            .bind(id.to_string());
+        let query = finishing(id, taken, unfit, void);
         let mut connection = self.connection.lock().await;
         let done = query.execute(&mut *connection).await;
         done.map(drop).map_err(|source| self.error("finish a request in", source))
@@ -116,4 +112,20 @@ impl Meta {
             done: at_us.map(|at_us| RequestDone { at_us, taken, unfit, is_void: void != 0 }),
         })
     }
+}
+
+/// The statement that says what became of a request.
+pub(crate) fn finishing(
+    id: Uuid,
+    taken: u64,
+    unfit: u64,
+    void: bool,
+) -> Query<'static, Sqlite, SqliteArguments> {
+    let count = |count| i64::try_from(count).unwrap_or(i64::MAX);
+    sqlx::query(DONE)
+        .bind(now_us())
+        .bind(count(taken))
+        .bind(count(unfit))
+        .bind(i64::from(void))
+        .bind(id.to_string())
 }

@@ -16,7 +16,7 @@ const APPLICATION_ID: i64 = 0x4741_524D;
 /// The format this build writes.
 pub const VERSION: i64 = MIGRATIONS.len() as i64;
 
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     "
 CREATE TABLE installation (
   one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -144,6 +144,13 @@ CREATE TABLE pauses (
   reason TEXT NOT NULL,
   since_us INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+",
+    "
+CREATE TABLE definition (
+  one INTEGER PRIMARY KEY CHECK (one = 1),
+  text TEXT NOT NULL,
+  since_us INTEGER NOT NULL
+) STRICT;
 ",
 ];
 

@@ -211,11 +211,8 @@ impl From<NoInstant> for NoCell {
 }
 
 pub(crate) fn missing(column: &Column, found: &str) -> Reject {
-    let detail = format!(
-        "column {}: expected {} not null, found {found}",
-        column.name,
-        type_name(column.kind)
-    );
+    let detail =
+        format!("column {}: expected {} not null, found {found}", column.name, column.kind);
     Reject::new(QuarantineReason::MissingValue, detail)
 }
 
@@ -232,25 +229,8 @@ pub(crate) fn explain(column: &Column, is_time: bool, raw: &str, why: &NoCell) -
         _ => shown(raw),
     };
     let separator = if note.is_empty() { "" } else { ": " };
-    let expected = type_name(column.kind);
+    let expected = column.kind;
     let detail =
         format!("column {}: expected {expected}, found {found}{separator}{note}", column.name);
     Reject::new(reason, detail)
-}
-
-/// The type as the contract spells it.
-fn type_name(kind: ColumnType) -> String {
-    match kind {
-        ColumnType::Boolean => "boolean".into(),
-        ColumnType::SmallInt => "smallint".into(),
-        ColumnType::Int => "int".into(),
-        ColumnType::BigInt => "bigint".into(),
-        ColumnType::Real => "real".into(),
-        ColumnType::Double => "double".into(),
-        ColumnType::Decimal { precision, scale } => format!("decimal({precision},{scale})"),
-        ColumnType::Text => "text".into(),
-        ColumnType::Varchar(limit) => format!("varchar({limit})"),
-        ColumnType::Date => "date".into(),
-        ColumnType::Timestamp => "timestamp".into(),
-    }
 }

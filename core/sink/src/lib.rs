@@ -24,6 +24,7 @@ mod prompt;
 mod row;
 mod server;
 mod server_error;
+mod settings;
 pub mod sqlite;
 mod stats;
 mod table;

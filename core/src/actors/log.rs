@@ -3,7 +3,7 @@
 //! A writer that hangs holds a disk nobody else may write to: the child then stops giving signs of life, and the tree ends
 //! the process. A partition that stopped is no reason to restart anybody.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use garam_log::{EmbeddedLog, Log as _, LogConfig, LogError};
@@ -19,10 +19,17 @@ const LOOK: Duration = Duration::from_secs(1);
 /// What the log is opened with, each time.
 #[derive(Clone)]
 pub struct LogRoom {
+    /// As the newest configuration has it.
+    pub needs: Arc<Mutex<LogNeeds>>,
+    pub slot: Slot<EmbeddedLog>,
+}
+
+/// The log as a configuration asks for it.
+#[derive(Debug, Clone)]
+pub struct LogNeeds {
     pub config: LogConfig,
     /// Who will read: pinned at the start before anything may be trimmed.
     pub readers: Vec<Reader>,
-    pub slot: Slot<EmbeddedLog>,
 }
 
 /// A flow's claim on a partition's past.
@@ -35,15 +42,21 @@ pub struct Reader {
 impl LogRoom {
     /// Opens the log and protects what its readers still need.
     pub async fn open(&self) -> Result<Arc<EmbeddedLog>, LogError> {
-        let config = self.config.clone();
+        let needs = self.needs.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let LogNeeds { config, readers } = needs;
         let opened = tokio::task::spawn_blocking(move || EmbeddedLog::open(config)).await;
         let log = opened.unwrap_or(Err(LogError::Closed))?;
-        for Reader { partition, name } in &self.readers {
-            let start = log.bounds(partition).map_or(LogOffset::ZERO, |bounds| bounds.start);
-            log.pin(partition, name, start);
-        }
+        pin(&log, &readers);
         log.allow_trimming();
         Ok(log)
+    }
+}
+
+/// Keeps for each reader everything that the log still holds.
+pub fn pin(log: &EmbeddedLog, readers: &[Reader]) {
+    for Reader { partition, name } in readers {
+        let start = log.bounds(partition).map_or(LogOffset::ZERO, |bounds| bounds.start);
+        log.pin(partition, name, start);
     }
 }
 

@@ -12,6 +12,7 @@ pub mod gateway;
 pub mod log;
 pub mod meta;
 pub mod pipeline;
+pub mod replay;
 pub mod requeue;
 pub mod slot;
 

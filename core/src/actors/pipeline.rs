@@ -45,7 +45,10 @@ pub fn flow(room: FlowRoom) -> Factory {
 
 /// Runs one flow until it is asked to stop; while the pipeline is paused it waits at its cursor.
 pub(super) async fn run_flow(room: FlowRoom, context: Context) -> Result<(), Fault> {
-    while room.gate.pass(&context).await && room.has_joins(&context).await {
+    while let Some(_inside) = room.gate.pass(&context).await {
+        if !room.has_joins(&context).await {
+            break;
+        }
         run_open(room.clone(), &context).await?;
         if context.is_stopping() {
             break;

@@ -1,8 +1,9 @@
 //! Two children of a pipeline's branch: the carrier of requests to its quarantine, and the lane that delivers again.
 //!
 //! The carrier looks for requests that are not done, at the start and then every second, carries them out in order, and says
-//! from where on the quarantine is needed. It also looks whether the pipeline is paused. The lane begins once there is something in it.
+//! from where on the quarantine is needed. It also looks whether the pipeline is paused, and has cursors moved back (`replay`). The lane begins once there is something in it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,12 +11,14 @@ use std::time::Duration;
 use garam_flow::{Name, Oldest, Request, RequestId, carry_out, oldest_waiting, quarantine_stream};
 use garam_log::{EmbeddedLog, Log as _};
 use garam_meta::{Meta, RequestRecord};
-use garam_proto::{LogOffset, PartitionId, PipelineId};
+use garam_proto::{LogOffset, PartitionId, PipelineId, StreamName};
 use garam_stage::{Failure, FailureKind};
 
 use super::Slot;
 use super::gate::Gate;
 use super::pipeline::{FlowRoom, SignsOfLife, run_flow};
+use super::replay::{self, REPLAY};
+use crate::config::Target;
 use crate::supervise::{Context, Factory, Fault, factory};
 
 /// How often the carrier looks for requests, and the lane for its first entry.
@@ -39,6 +42,11 @@ pub struct CarrierRoom {
     pub log: Slot<EmbeddedLog>,
     pub front: Arc<Front>,
     pub gate: Arc<Gate>,
+    /// Where the pipeline reads and delivers.
+    pub input: StreamName,
+    pub to: Target,
+    /// Where the log lies, for a destination that is a stream of it.
+    pub log_dir: PathBuf,
     /// The name under which it pins the quarantine.
     pub pin: &'static str,
 }
@@ -76,6 +84,12 @@ async fn carry(room: CarrierRoom, context: Context) -> Result<(), Fault> {
         let mut open = requests;
         open.retain(|request| request.pipeline == room.pipeline && request.done.is_none());
         for record in open {
+            if record.what == REPLAY {
+                if !replay::carry_out(&room, &record, &context).await? {
+                    return Ok(());
+                }
+                continue;
+            }
             let request = request(&record)?;
             let done = carry_out(&*log, &request, &signs, wall_clock_us).await?;
             let stored = room.meta.done(record.id, done.taken, done.unfit, done.is_void).await;

@@ -24,6 +24,18 @@ pub struct StatusAnswer {
     pub pipelines: Vec<PipelineAnswer>,
     #[serde(default)]
     pub dimensions: Vec<DimensionAnswer>,
+    /// How the newest reading of a changed configuration went; null before the first.
+    #[serde(default)]
+    pub reload: Option<ReloadAnswer>,
+}
+
+/// A reading of the configuration while the core ran.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadAnswer {
+    /// Microseconds since the epoch.
+    pub at_us: i64,
+    /// Why it is not in force; null when it is.
+    pub error: Option<String>,
 }
 
 /// A connected agent.

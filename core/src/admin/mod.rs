@@ -20,6 +20,8 @@
 //! | `/v1/tap/PIPELINE?limit=N&from=end\|earliest&stage=before\|after` | operator | one JSON object a line, until the limit |
 //! | `/v1/dimensions`, `/v1/dimensions/NAME` | viewer | JSON |
 //! | `POST /v1/dimensions/NAME/refresh` | operator | JSON once it was read, 503 with the reason when it cannot be |
+//! | `/v1/definition` | admin | what the core runs by, as JSON |
+//! | `POST /v1/reload` | admin | reads the configuration again: 200 with the changes, 409 when refused, 422 when it cannot be read |
 //! | `POST /v1/resume/PIPELINE` | operator | 204 when it is started again, 409 when it is not parked; refused with an `Origin` header |
 
 pub mod answers;
@@ -33,6 +35,7 @@ use garam_proto::AgentId;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
+use crate::config::change::{Changes, Definition};
 use crate::supervise::Snapshot;
 use answers::{DimensionAnswer, LagAnswer, RefreshAnswer, StatusAnswer};
 
@@ -76,6 +79,16 @@ pub enum Resumed {
     NotParked,
 }
 
+/// Why a changed configuration is not in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unapplied {
+    /// It cannot be read, or contradicts itself.
+    Config(String),
+    /// It is not for a core that runs.
+    Refused(String),
+    Unavailable(String),
+}
+
 /// Everything the admin port can be asked.
 #[async_trait]
 pub trait Observe: Send + Sync + 'static {
@@ -88,6 +101,10 @@ pub trait Observe: Send + Sync + 'static {
     async fn metrics(&self) -> Result<String, String>;
     /// Whether a person's certificate counts no longer.
     async fn is_revoked(&self, admin: AgentId) -> Result<bool, String>;
+    /// What the core runs by.
+    async fn definition(&self) -> Result<Definition, String>;
+    /// Reads the configuration again and carries out what changed.
+    async fn reload(&self) -> Result<Changes, Unapplied>;
     /// Starts a parked pipeline again; `None` when it does not exist.
     async fn resume(&self, pipeline: &str) -> Result<Option<Resumed>, String>;
     /// Lines of JSON as records pass; `None` when the pipeline does not exist. The reader ends by dropping the receiver.

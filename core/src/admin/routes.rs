@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Extension, Json, Router};
 
-use super::{Caller, Observe, Resumed, TapRequest};
+use super::{Caller, Observe, Resumed, TapRequest, Unapplied};
 use crate::enrol::{Audit, Event, Outcome};
 use crate::pki::Role;
 
@@ -43,9 +43,10 @@ const fn route(
 
 const VIEWER: Option<Role> = Some(Role::Viewer);
 const OPERATOR: Option<Role> = Some(Role::Operator);
+const ADMIN: Option<Role> = Some(Role::Admin);
 
 /// All of them.
-pub const ROUTES: [Route; 11] = [
+pub const ROUTES: [Route; 13] = [
     route("GET", "/healthz", None, None, || get(|| async { "ok\n" })),
     route("GET", "/readyz", None, None, || get(ready)),
     route("GET", "/metrics", None, None, || get(prometheus)),
@@ -63,6 +64,8 @@ pub const ROUTES: [Route; 11] = [
     ),
     route("GET", "/v1/tap/{pipeline}", OPERATOR, Some("admin-tap"), || get(tap)),
     route("POST", "/v1/resume/{pipeline}", OPERATOR, Some("admin-resume"), || post(resume)),
+    route("GET", "/v1/definition", ADMIN, None, || get(definition)),
+    route("POST", "/v1/reload", ADMIN, Some("admin-reload"), || post(reload)),
 ];
 
 /// Which routes a door leads to.
@@ -186,6 +189,19 @@ async fn refresh(State(observe): State<Observed>, Path(name): Path<String>) -> R
         Ok(Some(answer)) => Json(answer).into_response(),
         Ok(None) => no_dimension(&name),
         Err(why) => unavailable(why),
+    }
+}
+
+async fn definition(State(observe): State<Observed>) -> Response {
+    observe.definition().await.map(Json).map_or_else(unavailable, IntoResponse::into_response)
+}
+
+async fn reload(State(observe): State<Observed>) -> Response {
+    match observe.reload().await {
+        Ok(changes) => Json(changes).into_response(),
+        Err(Unapplied::Config(why)) => (StatusCode::UNPROCESSABLE_ENTITY, why).into_response(),
+        Err(Unapplied::Refused(why)) => (StatusCode::CONFLICT, why).into_response(),
+        Err(Unapplied::Unavailable(why)) => unavailable(why),
     }
 }
 

@@ -3,10 +3,12 @@
 //! In: [`Plan`]. Out: [`App`], whose parts run under one supervision tree. Promise: everything that can be refused is opened
 //! eagerly and refused before anything runs (folders, formats, ports, certificates); stopping follows the data: the gateway
 //! refuses, pipelines settle, the log closes last.
-//! Reading order: here → `build` (each room's parts) → `observe` (what the admin port tells) → `tap` and `rows`.
+//! Reading order: here → `build` (each room's parts) → `observe` (what the admin port tells) → `reload` (another configuration) →
+//! `tap` and `rows`.
 
 mod build;
 mod observe;
+mod reload;
 pub(crate) mod rows;
 mod tap;
 
@@ -17,6 +19,7 @@ use std::time::{Duration, SystemTime};
 
 use garam_dimension::Dimensions;
 use garam_disk::{Fs, RealFs};
+use garam_flow::Budget;
 use garam_log::{EmbeddedLog, LogError};
 use garam_meta::{GrantError, IssuedAgent as AgentRecord, Meta, MetaError, Proposal, Proven};
 use garam_proto::AgentId;
@@ -31,13 +34,16 @@ use crate::actors::gateway::GatewayRoom;
 use crate::admin::{Doors, House, Shut};
 use crate::backup::restore;
 use crate::config::Plan;
+use crate::config::change::{Changes, Definition};
 use crate::enrol::registrar::{RegistrarError, signed};
 use crate::enrol::{Audit, Event, Outcome, Registrar};
 use crate::gateway::listener::Listener;
 use crate::gateway::{TlsError, wall_clock_us};
 use crate::pki::{self, AgentKey, Pki, PkiError, ServerCertificate, check_host, default_names};
-use crate::supervise::{RootExit, Stop, Supervision, SupervisionHandle};
-use observe::Observed;
+use crate::supervise::{Patience, RootExit, Stop, Supervision, SupervisionHandle};
+use observe::{Observed, Shown};
+pub use reload::NotReloaded;
+use reload::{Reloader, Running};
 
 /// Why a core does not start.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +92,8 @@ impl From<RegistrarError> for StartError {
 /// A running core.
 pub struct App {
     supervision: SupervisionHandle,
+    reloader: Arc<Reloader>,
+    audit: Audit,
     meta: Arc<Meta>,
     log: Slot<EmbeddedLog>,
     gateway: SocketAddr,
@@ -118,7 +126,9 @@ impl App {
             Dimensions::open(&disk, &plan.data_dir, &plan.dimensions, plan.snapshots.clone())?;
         let rooms = all.shelves.iter().map(|shelf| DimensionRoom::new(Arc::clone(shelf)));
         let tables = build::Tables { rooms: rooms.collect(), all };
+        reload::record(&meta, &Definition::of(&plan)).await;
         let log_room = build::log_room(&plan, &pipelines);
+        let log_needs = Arc::clone(&log_room.needs);
         log_room.slot.set(log_room.open().await?);
         let log = log_room.slot.clone();
         let bind = |what, address| move |error| StartError::Bind { what, address, error };
@@ -140,8 +150,19 @@ impl App {
         };
         let registrar = Arc::new(Registrar::open(&plan, Arc::clone(&meta), &pki).await?);
         let door = Slot::empty();
+        let shown = Arc::new(Shown::default());
+        shown.set(&plan, &pipelines);
         let observed =
-            Arc::new(Observed::new(&plan, &meta, &pipelines, &tables, log.clone(), door.clone()));
+            Arc::new(Observed::new(&meta, Arc::clone(&shown), &tables, log.clone(), door.clone()));
+        let ground = build::Ground {
+            meta: Arc::clone(&meta),
+            log: log.clone(),
+            log_dir: plan.log_dir(),
+            registrar: Arc::clone(&registrar),
+            dimensions: tables.all.clone(),
+            budget: Budget::default(),
+            patience: Patience::default(),
+        };
         let gateway_room = GatewayRoom {
             config: plan.gateway.clone(),
             cluster: meta.cluster(),
@@ -167,15 +188,36 @@ impl App {
             bound: Arc::new(Mutex::new(enrol_socket)),
         });
         let ports = build::Ports { gateway: gateway_room, admin: admin_room, enrol: enrol_room };
-        let rooms = build::rooms(&meta, log_room, ports, &tables, &pipelines, &log);
+        let rooms = build::rooms(&ground, log_room, ports, &tables, &pipelines);
         let supervision = Supervision::start(
             crate::supervise::tree::tree(rooms),
             tokio::runtime::Handle::current(),
         )
         .map_err(|error| StartError::Io { action: "start supervision", error })?;
-        observed.attach(supervision.clone());
+        let audit = Audit::in_folder(&plan.data_dir);
+        let running = Running { plan, pipelines };
+        let reloader = Reloader::new(ground, supervision.clone(), log_needs, shown, running);
+        let reloader = Arc::new(reloader);
+        observed.attach(supervision.clone(), Arc::clone(&reloader));
         let (enrol, admin) = (enrol_addr, admin_addr);
-        Ok(Self { supervision, meta, log, gateway, enrol, admin, admin_remote })
+        Ok(Self { supervision, reloader, audit, meta, log, gateway, enrol, admin, admin_remote })
+    }
+
+    /// Says from where the configuration is read again.
+    pub fn reads(&self, source: &Path) {
+        self.reloader.reads(source.to_owned());
+    }
+
+    /// Reads the configuration again and carries out what changed; in the audit log as asked for by a signal.
+    pub async fn reload(&self) -> Result<Changes, NotReloaded> {
+        let outcome = self.reloader.reload().await;
+        let noted = if outcome.is_ok() { Outcome::Allowed } else { Outcome::Refused };
+        let mut event = Event::new("reload", noted).with("by", "SIGHUP");
+        if let Err(error) = &outcome {
+            event = event.with("why", error);
+        }
+        self.audit.record(event).await;
+        outcome
     }
 
     pub fn gateway_addr(&self) -> SocketAddr {

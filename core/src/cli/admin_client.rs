@@ -65,13 +65,27 @@ impl Core {
         let response = self.send(method, path).await?;
         let body = response.into_body().collect().await;
         let body = body.context("the core's answer was cut")?.to_bytes();
-        serde_json::from_slice(&body)
-            .context("the core's answer is not understood: are both of one version?")
+        understood(&body)
     }
 
     /// Asks for something to be done.
     pub(crate) async fn post(&self, path: &str) -> anyhow::Result<()> {
         self.in_time(self.send(Method::POST, path)).await.map(drop)
+    }
+
+    /// Asks for something to be done that may take its time, and for what became of it.
+    pub(crate) async fn post_for<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        patience: Duration,
+    ) -> anyhow::Result<T> {
+        let asked = async {
+            let response = self.send(Method::POST, path).await?;
+            let body = response.into_body().collect().await;
+            let body = body.context("the core's answer was cut")?.to_bytes();
+            understood(&body)
+        };
+        self.in_time_of(patience, asked).await
     }
 
     /// Sends a question and checks the answer's status; the body is still to be read.
@@ -83,7 +97,15 @@ impl Core {
         &self,
         asked: impl Future<Output = anyhow::Result<T>>,
     ) -> anyhow::Result<T> {
-        tokio::time::timeout(TIMEOUT, asked).await.map_err(|_| self.late())?
+        self.in_time_of(TIMEOUT, asked).await
+    }
+
+    async fn in_time_of<T>(
+        &self,
+        patience: Duration,
+        asked: impl Future<Output = anyhow::Result<T>>,
+    ) -> anyhow::Result<T> {
+        tokio::time::timeout(patience, asked).await.map_err(|_| self.late())?
     }
 
     fn late(&self) -> anyhow::Error {
@@ -136,6 +158,11 @@ impl Core {
     }
 }
 
+fn understood<T: DeserializeOwned>(body: &Bytes) -> anyhow::Result<T> {
+    serde_json::from_slice(body)
+        .context("the core's answer is not understood: are both of one version?")
+}
+
 async fn ask<I>(io: I, host: &str, method: Method, path: &str) -> anyhow::Result<Response<Incoming>>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -157,6 +184,7 @@ where
                 StatusCode::FORBIDDEN => Exit::Denied,
                 StatusCode::NOT_FOUND => Exit::NotFound,
                 StatusCode::CONFLICT => Exit::Conflict,
+                StatusCode::UNPROCESSABLE_ENTITY => Exit::Config,
                 _ => Exit::Failed,
             };
             Err(coded(exit, anyhow!(text)))

@@ -1,4 +1,4 @@
-//! `garam check`: what the configuration would do, without doing it.
+//! `garam check`: what the configuration would do, and what it would change in the core that runs by another one, without doing it.
 
 use std::time::Duration;
 
@@ -15,7 +15,12 @@ use crate::pki::Pki;
 const ASSUMED_PACE: f64 = 1024.0 * 1024.0;
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  garam check\n  garam -c ./garam.toml check --connect -o json")]
+#[command(
+    after_help = "Examples:\n  garam check\n  garam -c ./garam.toml check --connect -o json\n\n\
+It is compared with the running core, or with what the last one noted in its data folder. A password that changed inside an \
+address is not seen here; a reload sees it.\n\
+Exit codes: 0 can be used, though perhaps by a restart only; 4 a destination cannot be reached; 6 a change is refused; 78 configuration error."
+)]
 pub(crate) struct Args {
     /// Also reach the destinations and read the certificates.
     #[arg(long)]
@@ -28,6 +33,7 @@ pub(crate) fn check(plan: &Plan, args: &Args, format: Format) -> anyhow::Result<
         connect(plan)?;
     }
     let outages = outages(plan)?;
+    let compared = super::changes::compared(plan)?;
     let value = json!({
         "data_dir": plan.data_dir,
         "pki_dir": plan.pki_dir,
@@ -57,6 +63,7 @@ pub(crate) fn check(plan: &Plan, args: &Args, format: Format) -> anyhow::Result<
             "key": dimension.shape.dimension().key,
         })).collect::<Vec<_>>(),
         "pipelines": plan.pipelines.iter().map(pipeline_as_json).collect::<Vec<_>>(),
+        "changes": compared,
     });
     let mut table = Table::new(&["WHAT", "NAME", "PLAN"]);
     table.row(["core".into(), "data".into(), plan.data_dir.display().to_string()]);
@@ -115,7 +122,11 @@ pub(crate) fn check(plan: &Plan, args: &Args, format: Format) -> anyhow::Result<
         }
     }
     output::print(format, &value, &table)?;
-    Ok(Exit::Ok)
+    let Some(compared) = compared else { return Ok(Exit::Ok) };
+    if matches!(format, Format::Table) {
+        output::emit(&compared.text())?;
+    }
+    Ok(compared.exit())
 }
 
 /// Pipelines with SQL also say it, and what it gives.

@@ -9,6 +9,7 @@ mod admin_client;
 mod agent;
 mod ask;
 mod backup;
+mod changes;
 mod check;
 mod confirm;
 mod contract;
@@ -20,6 +21,7 @@ mod output;
 mod pause;
 mod query;
 mod quickstart;
+mod replay;
 mod resume;
 mod run;
 mod sql;
@@ -52,7 +54,7 @@ pub(crate) struct Cli {
     /// How to print.
     #[arg(long, short, global = true, value_enum, default_value_t)]
     output: Format,
-    /// Ask the core on another machine, `HOST:PORT` of its admin.remote_listen: for tree, status, lag, tap, dimension and resume.
+    /// Ask the core on another machine, `HOST:PORT` of its admin.remote_listen: for tree, status, lag, tap, dimension, resume and reload.
     #[arg(long, global = true, value_name = "HOST:PORT", requires = "identity")]
     core: Option<String>,
     /// Folder of `garam admin issue` that says who asks.
@@ -66,8 +68,13 @@ pub(crate) struct Cli {
 enum Verb {
     /// Run the core until SIGTERM, which drains it
     Run,
-    /// Validate the configuration and print what it would do
+    /// Validate the configuration and print what it would do, and what would change
     Check(check::Args),
+    /// Let a running core read its configuration again and carry out what changed
+    #[command(after_help = "Example: garam check && garam reload\n\n\
+Pipelines that changed end at a batch boundary and go on by the new plan; all others run on untouched. A configuration that \
+cannot be read or needs a restart changes nothing.\nExit codes: 0 in force, 4 no core answers, 6 refused, 78 configuration error.")]
+    Reload,
     /// Set up a core and an agent in a work folder, run both on real files, and show the data
     Quickstart(quickstart::Args),
     /// Show the supervision tree with restarts and last faults
@@ -91,6 +98,8 @@ enum Verb {
     Pause(pause::Args),
     /// Let a paused or parked pipeline go on, by a choice where its cursor does not fit the log
     Resume(resume::Args),
+    /// Deliver again what the log still holds, from a time or a place on
+    Replay(replay::Args),
     /// Run a read-only SQL query on a pipeline's SQLite destination
     Query(query::Args),
     /// Look at the tables to join, and have one read now
@@ -146,7 +155,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     }
     let here = || Ok::<_, anyhow::Error>(Core::Here { socket: load(&config)?.admin.socket });
     match cli.verb {
-        Verb::Run => run::run(&load(&config)?),
+        Verb::Run => run::run(&load(&config)?, &config),
+        Verb::Reload => changes::reload(&here()?, format),
         Verb::Check(args) => check::check(&load(&config)?, &args, format),
         Verb::Quickstart(args) => quickstart::quickstart(args, format),
         Verb::Tree => ask::tree(&here()?, format),
@@ -159,6 +169,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Verb::Restore(args) => backup::restore(&load(&config)?, &args, format),
         Verb::Resume(args) => resume::resume(&load(&config)?, &args, format),
         Verb::Pause(args) => pause::pause(&load(&config)?, &args, format),
+        Verb::Replay(args) => replay::replay(&load(&config)?, &args, format),
         Verb::Query(args) => query::query(&load(&config)?, &args, format),
         Verb::Dimension(verb) => dimension::dispatch(&here()?, verb, format),
         Verb::Contract(verb) => contract::dispatch(verb, format),
@@ -191,8 +202,9 @@ fn ask_elsewhere(core: &Core, verb: Verb, format: Format) -> anyhow::Result<Exit
         Verb::Tap(args) => ask::tap(core, &args),
         Verb::Dimension(verb) => dimension::dispatch(core, verb, format),
         Verb::Resume(args) => resume::start_again(core, &args, format),
+        Verb::Reload => changes::reload(core, format),
         _ => {
-            let text = "--core is for tree, status, lag, tap, dimension and resume: run this verb on the core's own machine";
+            let text = "--core is for tree, status, lag, tap, dimension, resume and reload: run this verb on the core's own machine";
             Err(coded(Exit::Usage, anyhow::anyhow!(text)))
         }
     }

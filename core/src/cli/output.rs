@@ -44,7 +44,7 @@ impl Table {
         self.rows.push(cells.into_iter().map(|cell| escape(&cell)).collect());
     }
 
-    fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         let columns = self.header.len();
         let mut widths: Vec<usize> = self.header.iter().map(|cell| cell.chars().count()).collect();
         for row in &self.rows {

@@ -1,6 +1,8 @@
 //! `garam run`: the daemon. Opens everything eagerly, so that what cannot work is said before anything runs; then waits for
 //! a signal, drains, and ends.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -17,24 +19,25 @@ use crate::supervise::RootExit;
 /// How long a graceful stop may take before it is cut.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 
-pub(crate) fn run(plan: &Plan) -> anyhow::Result<Exit> {
+pub(crate) fn run(plan: &Plan, source: &Path) -> anyhow::Result<Exit> {
     init_logging();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("garam-data")
         .build()
         .context("cannot start the data runtime")?;
-    let exit = runtime.block_on(serve(plan));
+    let exit = runtime.block_on(serve(plan, source));
     // Blocking work that is still running holds nothing that is not replayed.
     runtime.shutdown_timeout(Duration::from_secs(2));
     exit
 }
 
-async fn serve(plan: &Plan) -> anyhow::Result<Exit> {
+async fn serve(plan: &Plan, source: &Path) -> anyhow::Result<Exit> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    let app = App::start(plan.clone()).await.map_err(with_code)?;
+    let app = Arc::new(App::start(plan.clone()).await.map_err(with_code)?);
+    app.reads(source);
     tracing::info!(
         gateway = %app.gateway_addr(),
         admin = %plan.admin.socket.display(),
@@ -49,9 +52,7 @@ async fn serve(plan: &Plan) -> anyhow::Result<Exit> {
         tokio::select! {
             _ = terminate.recv() => break Exit::Ok,
             _ = interrupt.recv() => break Exit::Ok,
-            _ = hangup.recv() => tracing::warn!(
-                "the configuration is not read again while running: check it with `garam check`, then restart"
-            ),
+            _ = hangup.recv() => drop(tokio::spawn(reload(Arc::clone(&app)))),
             exit = app.root_ended() => break gave_up(&exit),
             _ = watchdog.tick() => notify(&[sd_notify::NotifyState::Watchdog]),
         }
@@ -69,6 +70,20 @@ async fn serve(plan: &Plan) -> anyhow::Result<Exit> {
     }
     tracing::info!("stopped");
     Ok(ended)
+}
+
+/// As `Type=notify-reload` has it: the service manager waits until it is ready again, whatever became of the change.
+async fn reload(app: Arc<App>) {
+    let now = sd_notify::NotifyState::monotonic_usec_now();
+    match now {
+        Ok(now) => notify(&[sd_notify::NotifyState::Reloading, now]),
+        Err(error) => tracing::debug!(%error, "the service manager was not told"),
+    }
+    let status = match app.reload().await {
+        Ok(_) => "running",
+        Err(_) => "running; the changed configuration is not in force, see garam status",
+    };
+    notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(status)]);
 }
 
 /// The tree ended by itself: the service manager is to start the core again from durable state.

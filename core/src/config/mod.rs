@@ -5,6 +5,7 @@
 //! with the file, the key and what to do, before anything is opened. Each field documents meaning, default and bounds.
 //! Not here: what the rooms make of their part (`app`).
 
+pub mod change;
 mod load;
 mod plan;
 mod refining;

@@ -59,6 +59,8 @@ pub struct AdminPlan {
 #[derive(Debug, Clone)]
 pub struct PolicyPlan {
     pub name: String,
+    /// As written.
+    pub globs: Vec<String>,
     pub streams: globset::GlobSet,
     pub rate: Option<u64>,
     pub max_record: Option<u32>,
@@ -93,6 +95,11 @@ impl Plan {
 impl Config {
     /// Parsed form to checked form.
     pub fn check(self) -> Result<Plan, ConfigError> {
+        self.check_with(Snapshots::default())
+    }
+
+    /// The same for a core that runs: refinements find the dimensions' rows where that core puts them.
+    pub fn check_with(self, snapshots: Snapshots) -> Result<Plan, ConfigError> {
         check_gateway(&self.gateway)?;
         bounds("log.segment_size", self.log.segment_size, ByteSize::mib(1), ByteSize::gib(1))?;
         bounds("log.reserve", self.log.reserve, ByteSize::b(0), ByteSize::gib(16))?;
@@ -113,7 +120,6 @@ impl Config {
             .into_iter()
             .map(|(name, dimension)| check_dimension(&name, dimension))
             .collect::<Result<Vec<_>, _>>()?;
-        let snapshots = Snapshots::default();
         let pipelines = self
             .pipeline
             .into_iter()
@@ -216,7 +222,8 @@ fn check_policy(name: String, policy: &PolicyConfig) -> Result<PolicyPlan, Confi
         bounds(&key("max_record"), most, ByteSize::kib(64), ByteSize::mib(64))?;
     }
     let max_record = policy.max_record.map(|most| most.as_u64() as u32);
-    Ok(PolicyPlan { streams, rate: policy.rate.map(|rate| rate.as_u64()), max_record, name })
+    let (globs, rate) = (policy.streams.clone(), policy.rate.map(|rate| rate.as_u64()));
+    Ok(PolicyPlan { name, globs, streams, rate, max_record })
 }
 
 fn check_stream(name: String, stream: StreamConfig) -> Result<StreamPlan, ConfigError> {

@@ -17,6 +17,8 @@ pub struct Refining {
     sql: Option<String>,
     /// The dimensions that the SQL joins.
     joins: Vec<String>,
+    /// What of their declarations decides which rows there are.
+    tables: String,
     text: String,
 }
 
@@ -38,15 +40,15 @@ impl Refining {
         let mut text =
             format!("contract {}\nrefine semantics {SEMANTICS}\n", contract.canonical_text());
         let Some(sql) = sql else {
-            return Ok(Self { refiner, sql: None, joins: Vec::new(), text });
+            return Ok(Self { refiner, sql: None, joins: Vec::new(), tables: String::new(), text });
         };
         let known = tables.clone();
         let Planned { refiner, joins, semantics } = planned(refiner, &sql, tables, snapshots)?;
         text.push_str(&format!("sql semantics {semantics}\nsql {}\n", sql.trim()));
-        for table in known.iter().filter(|table| joins.contains(&table.name)) {
-            text.push_str(&declared(table));
-        }
-        Ok(Self { refiner, sql: Some(sql), joins, text })
+        let joined = known.iter().filter(|table| joins.contains(&table.name));
+        let tables: String = joined.map(declared).collect();
+        text.push_str(&tables);
+        Ok(Self { refiner, sql: Some(sql), joins, tables, text })
     }
 
     pub fn refiner(&self) -> Arc<dyn Refiner> {
@@ -65,6 +67,11 @@ impl Refining {
     /// The dimensions that the SQL joins.
     pub fn joins(&self) -> &[String] {
         &self.joins
+    }
+
+    /// How those are declared and used, a line for each.
+    pub fn tables(&self) -> &str {
+        &self.tables
     }
 
     /// What the plan is named by: the same text, the same rows.

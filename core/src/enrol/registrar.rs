@@ -25,9 +25,9 @@ use garam_proto::enrol::{Answer, Enrol, Issued, Recover, Refused};
 
 use super::audit::{Audit, Event, Outcome};
 use super::network::Network;
-use super::rights::{Paces, Rights};
+use super::rights::{Paces, Policies, Rights};
 use super::token;
-use crate::config::{PkiConfig, Plan, PolicyPlan};
+use crate::config::{PkiConfig, Plan};
 use crate::gateway::wall_clock_us;
 use crate::pki::{
     AgentCertificate, Authority, PeerIdentity, Pki, PkiError, RequestedKey, check_host,
@@ -41,7 +41,7 @@ const NO_ENTRY: &str =
 pub struct Registrar {
     meta: Arc<Meta>,
     authority: Authority,
-    policies: BTreeMap<String, Arc<PolicyPlan>>,
+    pub policies: Policies,
     limits: PkiConfig,
     pub audit: Audit,
     pub stats: EnrolStats,
@@ -95,11 +95,10 @@ pub enum NotAdmitted {
 
 impl Registrar {
     pub async fn open(plan: &Plan, meta: Arc<Meta>, pki: &Pki) -> Result<Self, RegistrarError> {
-        let policies = plan.policies.iter().map(|p| (p.name.clone(), Arc::new(p.clone())));
         let revoked = meta.revocations().await?;
         Ok(Self {
             authority: pki.authority()?,
-            policies: policies.collect(),
+            policies: Policies::new(&plan.policies),
             limits: plan.pki.clone(),
             audit: Audit::in_folder(&plan.data_dir),
             stats: EnrolStats::default(),
@@ -126,8 +125,8 @@ impl Registrar {
             }
         };
         let Some(name) = policy else { return Ok(Rights::default()) };
-        match self.policies.get(&name) {
-            Some(policy) => Ok(Rights::of(Some(Arc::clone(policy)))),
+        match self.policies.rights(&name) {
+            Some(rights) => Ok(rights),
             None => {
                 let why = format!("policy {name} of this agent is not in the core's configuration");
                 self.deny("session", identity, peer, &why).await;

@@ -1,8 +1,8 @@
 //! What an agent may do: streams, bytes a second, its largest record. All by its policy, which is named in its record or, where
 //! there is none, in its certificate; never by what it says.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use garam_proto::{AgentId, StreamName};
@@ -43,6 +43,32 @@ impl Rights {
 
     fn rate(&self) -> Option<u64> {
         self.policy.as_ref().and_then(|policy| policy.rate)
+    }
+}
+
+/// The policies of the configuration, as it is now.
+#[derive(Debug, Default)]
+pub struct Policies {
+    by_name: RwLock<BTreeMap<String, Arc<PolicyPlan>>>,
+}
+
+impl Policies {
+    pub(super) fn new(policies: &[PolicyPlan]) -> Self {
+        let made = Self::default();
+        made.set(policies);
+        made
+    }
+
+    /// Takes others, for sessions that begin from now on.
+    pub fn set(&self, policies: &[PolicyPlan]) {
+        let named = policies.iter().map(|policy| (policy.name.clone(), Arc::new(policy.clone())));
+        *self.by_name.write().unwrap_or_else(PoisonError::into_inner) = named.collect();
+    }
+
+    /// What a policy's agents may do; `None` when there is none of the name.
+    pub(super) fn rights(&self, name: &str) -> Option<Rights> {
+        let by_name = self.by_name.read().unwrap_or_else(PoisonError::into_inner);
+        by_name.get(name).map(|policy| Rights::of(Some(Arc::clone(policy))))
     }
 }
 
@@ -105,6 +131,7 @@ mod tests {
     async fn a_new_session_goes_on_with_the_pace_of_the_one_before() {
         let policy = PolicyPlan {
             name: "slow".into(),
+            globs: Vec::new(),
             streams: globset::GlobSet::empty(),
             rate: Some(1000),
             max_record: None,

@@ -15,7 +15,7 @@ use crate::client::{Client, tls, tls_as};
 use crate::core_under_test::{Core, request};
 
 /// What each route takes, said once more: a route that is new or changed its role fails here until somebody has looked.
-const TAKES: [(&str, &str, Option<Role>); 11] = [
+const TAKES: [(&str, &str, Option<Role>); 13] = [
     ("GET", "/healthz", None),
     ("GET", "/readyz", None),
     ("GET", "/metrics", None),
@@ -27,6 +27,8 @@ const TAKES: [(&str, &str, Option<Role>); 11] = [
     ("POST", "/v1/dimensions/{dimension}/refresh", Some(Role::Operator)),
     ("GET", "/v1/tap/{pipeline}", Some(Role::Operator)),
     ("POST", "/v1/resume/{pipeline}", Some(Role::Operator)),
+    ("GET", "/v1/definition", Some(Role::Admin)),
+    ("POST", "/v1/reload", Some(Role::Admin)),
 ];
 const REMOTE: &str = "remote_listen = \"127.0.0.1:0\"";
 

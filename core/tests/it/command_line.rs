@@ -93,7 +93,7 @@ fn check_reads_each_dimension_once_and_names_a_key_that_is_there_twice() {
 fn check_prints_a_stable_plan() {
     let shell = Shell::new(PIPELINE);
     expect![[r#"
-        {"admin":"127.0.0.1:1","admin_remote":null,"admin_socket":"DIR/core/admin.sock","connected":false,"data_dir":"DIR/core","dimensions":[],"enrol":null,"gateway":"127.0.0.1:7470","pipelines":[{"from":"orders","name":"p","to":"sqlite DIR/orders.sqlite table orders"}],"pki_dir":"DIR/core/pki","policies":[],"streams":[{"columns":["id"],"name":"orders","outage":{"bytes_per_s":1048576,"measured":false,"seconds":20480},"partitions":1,"quota_bytes":21474836480,"retain_s":86400}]}
+        {"admin":"127.0.0.1:1","admin_remote":null,"admin_socket":"DIR/core/admin.sock","changes":null,"connected":false,"data_dir":"DIR/core","dimensions":[],"enrol":null,"gateway":"127.0.0.1:7470","pipelines":[{"from":"orders","name":"p","to":"sqlite DIR/orders.sqlite table orders"}],"pki_dir":"DIR/core/pki","policies":[],"streams":[{"columns":["id"],"name":"orders","outage":{"bytes_per_s":1048576,"measured":false,"seconds":20480},"partitions":1,"quota_bytes":21474836480,"retain_s":86400}]}
     "#]]
     .assert_eq(&shell.says(&["check", "-o", "json"]));
     let table = shell.says(&["check"]);

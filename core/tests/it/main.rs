@@ -17,6 +17,8 @@ mod limits;
 mod mysql;
 mod newer;
 mod postgres;
+mod reload;
+mod replay;
 mod requeue;
 #[cfg(feature = "sql")]
 mod sql;

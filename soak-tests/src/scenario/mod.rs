@@ -8,8 +8,10 @@
 //! |---|---|
 //! | [`crash_points`] | a fault at every single call on files, of the core and of the agent |
 //! | [`refine`] | formats, contracts and what breaks them: put aside, mended, requeued |
+//! | [`plan_change`] | definitions that change under load, and kills in the middle of it |
 //! | [`hostile`] | every bad peer against the doors, while an honest agent ships |
 //! | [`identity`] | how hosts become agents and stay so: certificates under load, enrolments that are cut |
+//! | [`replay`] | a table that lost rows, made whole from the log under kills |
 //! | [`restore`] | a core or a destination restored from an older copy |
 //! | [`outage`] | a disk without room, a destination that is locked; both come back |
 //! | [`power_loss`] | the disk is taken away under a busy core, again and again |
@@ -24,10 +26,13 @@ mod findings;
 pub(crate) mod home;
 mod hostile;
 mod identity;
+mod ids;
 mod judge;
 mod outage;
+mod plan_change;
 mod power_loss;
 mod refine;
+mod replay;
 mod restore;
 mod secrets;
 mod sink_faults;
@@ -81,6 +86,10 @@ pub(crate) enum Scenario {
     EnrolKilled(identity::enrol_killed::Args),
     /// Map three formats onto one contract under kills, put what breaks it aside, mend it, requeue
     Refine(refine::Args),
+    /// Change definitions by SIGHUP under load, and kill the core in the middle of it
+    PlanChange(plan_change::Args),
+    /// Remove rows of a table, replay the log, and kill the core in the middle of it
+    Replay(replay::Args),
     /// Put secrets and hostile names wherever they can go, and search everything that is said for them
     Secrets(secrets::Args),
     #[command(flatten)]
@@ -119,6 +128,8 @@ impl Scenario {
                 Outcome::of(&outage::destination_down::run(&args, programs).await?)
             }
             Self::Refine(args) => Outcome::of(&refine::run(&args, programs).await?),
+            Self::Replay(args) => Outcome::of(&replay::run(&args, programs).await?),
+            Self::PlanChange(args) => Outcome::of(&plan_change::run(&args, programs).await?),
             Self::Files(story) => Outcome::of(&story.run(programs).await?),
             Self::PowerLoss(args) => Outcome::of(&power_loss::run(&args, programs).await?),
             Self::Steady(args) => {

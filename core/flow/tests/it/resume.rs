@@ -267,6 +267,51 @@ async fn a_decision_is_carried_out_whole_whatever_crashes_on_the_way() {
     }
 }
 
+/// What was asked for a cursor that fits: deliver again from here on.
+fn replay(state: &mut State, to: usize) -> Decision {
+    let Standing { stored, log, .. } = standing(state);
+    let (incarnation, to) = (log.incarnation, offset(to));
+    Decision { choice: Choice::Rewind, stored, incarnation, to, gap_from: None }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cursor_that_fits_is_moved_back_once_whatever_crashes_on_the_way() {
+    for step in 1.. {
+        let world = delivered().await;
+        {
+            let state = &mut *world.lock();
+            // Somebody has lost the two rows of the second block.
+            state.destination.rows.truncate(2);
+            state.memory.decision = Some(replay(state, 1));
+            state.crash_at = Some(step);
+        }
+        let crashed = matches!(world.live().await, End::Crashed);
+        let cursor = live_on(&world).await;
+        assert_eq!(world.lock().destination.rows.len(), 4, "{step}");
+        assert_eq!((cursor.next, cursor.counters.quarantined), (offset(3), 2), "{step}");
+        assert_eq!(cursor.counters.delivered, 6, "{step}: two of them a second time");
+        assert!(cursor.counters.balanced() && world.lock().memory.decision.is_none());
+        if !crashed {
+            assert!(step > 15, "the crash falls into the replay");
+            return;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_of_another_cursor_than_the_one_it_was_asked_for_is_void() {
+    let world = delivered().await;
+    {
+        let state = &mut *world.lock();
+        let decision = replay(state, 0);
+        let stored = decision.stored.map(|(life, _)| (life, offset(2)));
+        state.memory.decision = Some(Decision { stored, ..decision });
+    }
+    let cursor = live_on(&world).await;
+    assert_eq!((cursor.next, cursor.counters.delivered), (offset(3), 4));
+    assert!(world.lock().memory.decision.is_none());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_restored_quarantine_that_lacks_what_the_cursor_passed_stops_the_flow() {
     let world = delivered().await;

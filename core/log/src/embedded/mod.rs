@@ -165,6 +165,12 @@ impl EmbeddedLog {
         self.enqueue(0, answer).await?.wait().await
     }
 
+    /// Gives an open stream other limits, from the next upkeep on. Its number of partitions stays.
+    pub async fn change_stream(&self, config: StreamConfig) -> Result<(), LogError> {
+        let answer = |answer| Request::ChangeStream { config, answer };
+        self.enqueue(0, answer).await?.wait().await
+    }
+
     /// The configured streams and those added, by name, with their number of partitions.
     pub fn streams(&self) -> Vec<(StreamName, u32)> {
         let all = self.directory.all();

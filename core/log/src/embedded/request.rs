@@ -20,6 +20,7 @@ pub(crate) enum Request {
     Append { partition: usize, append: Append, answer: Answered<Appended> },
     Claim { claim: Box<Claim>, answer: Answered<Claimed> },
     AddStream { config: StreamConfig, answer: Answered<()> },
+    ChangeStream { config: StreamConfig, answer: Answered<()> },
 }
 
 /// A request that was decided and waits for the sync.
@@ -34,8 +35,8 @@ pub(crate) enum Waiting {
         result: Result<Claimed, LogError>,
         answer: Answered<Claimed>,
     },
-    /// Answered from the state after the sync.
-    AddStream {
+    /// A stream was added or changed. Answered from the state after the sync.
+    Stream {
         result: Result<(), LogError>,
         answer: Answered<()>,
     },

@@ -1,4 +1,4 @@
-//! The writer's part that opens streams: at a start, and when a pipeline needs its quarantine.
+//! The writer's part that opens streams: at a start, and when a pipeline needs its quarantine; and that gives them other limits.
 //!
 //! In: a stream's configuration. Out: its partitions, recovered or created, and shown in the directory.
 //! Promise: a folder of a newer build is refused before anything is changed; a partition that cannot be opened is shown
@@ -110,6 +110,29 @@ impl Writer {
         });
         self.show(number);
         self.count_stream(number);
+        Ok(())
+    }
+
+    /// Takes other limits for a stream that is open.
+    pub(crate) fn change_stream(&mut self, config: StreamConfig) -> Result<(), LogError> {
+        config.check()?;
+        let segment_size = self.config.segment_size_of(&config);
+        let number = self.stream_numbers.get(&config.name).copied();
+        let open = number.and_then(|number| Some((number, self.streams.get_mut(number)?)));
+        let Some((number, stream)) = open else {
+            return Err(LogError::UnknownStream { stream: config.name });
+        };
+        if stream.config.partitions != config.partitions {
+            return Err(LogError::Invalid {
+                why: format!(
+                    "stream {} is open with {} partitions: another number takes a restart",
+                    config.name, stream.config.partitions
+                ),
+            });
+        }
+        stream.segment_size = segment_size;
+        stream.config = config;
+        self.show(number);
         Ok(())
     }
 

@@ -127,7 +127,10 @@ impl Writer {
                 Waiting::Claim { partition, result, answer }
             }
             Request::AddStream { config, answer } => {
-                Waiting::AddStream { result: self.add_stream(config), answer }
+                Waiting::Stream { result: self.add_stream(config), answer }
+            }
+            Request::ChangeStream { config, answer } => {
+                Waiting::Stream { result: self.change_stream(config), answer }
             }
         }
     }
@@ -252,7 +255,7 @@ impl Writer {
             Waiting::Claim { partition, result, answer: to } => {
                 answer(to, result.and_then(|ok| failure(partition).map_or(Ok(ok), Err)));
             }
-            Waiting::AddStream { result, answer: to } => answer(to, result),
+            Waiting::Stream { result, answer: to } => answer(to, result),
         }
     }
 

@@ -171,6 +171,26 @@ async fn a_stream_that_is_added_later_waits_for_its_first_pin() {
 }
 
 #[tokio::test]
+async fn an_open_stream_takes_other_limits_and_goes_on() {
+    let mut room = room().await;
+    room.log.allow_trimming();
+    room.pin("slow", LogOffset(0));
+    assert!(room.fill(300).await.is_err(), "a quota of 1 MiB is full");
+    let wider = StreamConfig { quota: 64 * 1024 * 1024, ..room.config.streams[0].clone() };
+    room.log.change_stream(wider.clone()).await.unwrap();
+    until("it takes again", async || room.log.stats()[0].state == State::Ok).await;
+    room.fill(100).await.unwrap();
+    assert_eq!(room.start(), 0);
+
+    let more = StreamConfig { partitions: 2, ..wider.clone() };
+    let refused = room.log.change_stream(more).await.unwrap_err().to_string();
+    assert!(refused.contains("another number takes a restart"), "{refused}");
+    let unknown = StreamConfig { name: stream("nobody"), ..wider };
+    let refused = room.log.change_stream(unknown).await.unwrap_err();
+    assert!(matches!(refused, LogError::UnknownStream { .. }), "{refused}");
+}
+
+#[tokio::test]
 async fn the_pace_of_a_stream_is_that_of_its_sealed_segments() {
     let mut room = room().await;
     let pace = |room: &Room, name: &str| offline::pace(&room.config.dir, &stream(name)).unwrap();

@@ -1,6 +1,6 @@
 //! Names, plans and certificates.
 
-use garam_meta::{IssuedAgent, MetaError};
+use garam_meta::{IssuedAgent, MetaError, recorded_definition};
 use garam_proto::{AgentId, StreamName};
 use garam_stage::PlanId;
 
@@ -79,4 +79,17 @@ async fn an_edited_id_is_named() {
     let error = meta.pipeline("p", &stream("s"), "d").await.unwrap_err();
     let text = error.to_string().replace(&place.path().display().to_string(), "DB");
     assert_eq!(text, "DB: a pipeline's id holds \"nonsense\", which is not its form");
+}
+
+#[tokio::test]
+async fn what_the_core_runs_by_is_told_without_opening_the_file_for_writing() {
+    let place = Place::new();
+    assert_eq!(recorded_definition(&place.path()).await.unwrap(), None);
+    let meta = place.open().await;
+    assert_eq!(recorded_definition(&place.path()).await.unwrap(), None);
+    meta.define("one").await.unwrap();
+    meta.define("two").await.unwrap();
+    assert_eq!(recorded_definition(&place.path()).await.unwrap().as_deref(), Some("two"));
+    drop(meta);
+    assert_eq!(recorded_definition(&place.path()).await.unwrap().as_deref(), Some("two"));
 }

@@ -127,7 +127,7 @@ impl SqliteConfig {
         Ok(RowCount { rows: number(0), distinct: number(1) })
     }
 
-    fn mode(&self) -> WriteMode {
+    pub(crate) fn mode(&self) -> WriteMode {
         self.mode.unwrap_or(match self.key {
             None => WriteMode::Append,
             Some(_) => WriteMode::Upsert,

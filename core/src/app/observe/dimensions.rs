@@ -14,7 +14,9 @@ impl Observed {
         let plan = shelf.plan();
         let declared = plan.shape.dimension();
         let snapshot = figures.snapshot.as_deref();
-        let used = self.pipelines.iter().filter(|watched| watched.joins.contains(&declared.name));
+        let exhibits = self.shown.now();
+        let used =
+            exhibits.pipelines.iter().filter(|watched| watched.joins.contains(&declared.name));
         DimensionAnswer {
             name: declared.name.clone(),
             source: plan.source.label(),
@@ -52,11 +54,11 @@ impl Observed {
 
     /// What an operator must act on: a dimension that cannot be read, and the pipelines that wait for one.
     pub(super) fn dimension_troubles(&self) -> Vec<String> {
-        let mut why = Vec::new();
+        let (mut why, exhibits) = (Vec::new(), self.shown.now());
         for room in &self.dimensions {
             let (name, figures) = (room.shelf().name(), room.shelf().figures());
             let waiting =
-                self.pipelines.iter().filter(|watched| watched.joins.contains(&name.into()));
+                exhibits.pipelines.iter().filter(|watched| watched.joins.contains(&name.into()));
             let waiting: Vec<&str> = waiting.map(|watched| watched.name.as_str()).collect();
             let error = figures.trouble.as_ref().map_or("it is being read", |t| t.what.as_str());
             match (figures.age, &figures.trouble) {

@@ -120,7 +120,8 @@ impl Observed {
                 |s, _, _| s.last_batch_ms() as f64 / 1e3,
             ),
         ];
-        let rows: Vec<_> = self
+        let exhibits = self.shown.now();
+        let rows: Vec<_> = exhibits
             .pipelines
             .iter()
             .flat_map(|watched| watched.flows.iter().zip(self.lag_of(watched, tree)))
@@ -152,8 +153,8 @@ impl Observed {
         let help = "Values that broke the contract and that something else stands in for.";
         let mut replaced = out.family("garam_stream_values_replaced_total", Kind::Counter, help);
         // Pipelines of one stream share its refiner.
-        for (i, watched) in self.pipelines.iter().enumerate() {
-            if self.pipelines.iter().take(i).all(|other| other.stream != watched.stream) {
+        for (i, watched) in exhibits.pipelines.iter().enumerate() {
+            if exhibits.pipelines.iter().take(i).all(|other| other.stream != watched.stream) {
                 replaced.count(&[("stream", watched.stream.as_str())], watched.refiner.replaced());
             }
         }
@@ -171,7 +172,8 @@ impl Observed {
             ("failures", "Writes that failed otherwise.", |s| s.failures),
             ("connections", "Connections opened.", |s| s.connections),
         ];
-        let tables = self.pipelines.iter().filter_map(|watched| {
+        let exhibits = self.shown.now();
+        let tables = exhibits.pipelines.iter().filter_map(|watched| {
             let sink = watched.sink.as_ref()?;
             let labels = [("pipeline", watched.name.as_str()), ("table", sink.table.as_str())];
             Some((labels, sink.stats.read()))

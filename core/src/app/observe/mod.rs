@@ -4,7 +4,7 @@ mod dimensions;
 mod metrics;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
 use async_trait::async_trait;
@@ -16,7 +16,8 @@ use garam_sink::SinkStats;
 use garam_stage::{Counters, Refiner};
 use tokio::sync::mpsc;
 
-use super::build::{Pipeline, Tables};
+use super::build::{FlowPart, Pipeline, Tables};
+use super::reload::Reloader;
 use super::tap;
 use crate::actors::Slot;
 use crate::actors::dimension::DimensionRoom;
@@ -27,7 +28,8 @@ use crate::admin::answers::{
     SinkAnswer, StatusAnswer, StreamAnswer, Verdict,
 };
 use crate::admin::metrics::{Exposition, Kind};
-use crate::admin::{Observe, Resumed, TapRequest};
+use crate::admin::{Observe, Resumed, TapRequest, Unapplied};
+use crate::config::change::{Changes, Definition};
 use crate::config::{Plan, QuarantineConfig, Target};
 use crate::gateway::{Door, wall_clock_us};
 use crate::supervise::{ControlError, Snapshot, State, SupervisionHandle};
@@ -37,13 +39,23 @@ pub(super) struct Observed {
     started: Instant,
     cluster: String,
     meta: Arc<Meta>,
-    streams: Vec<StreamName>,
-    pipelines: Vec<Watched>,
+    shown: Arc<Shown>,
     dimensions: Vec<DimensionRoom>,
     log: Slot<EmbeddedLog>,
     door: Slot<Door>,
     /// Set once the tree runs, which needs this observer first.
     supervision: OnceLock<SupervisionHandle>,
+    reloader: OnceLock<Arc<Reloader>>,
+}
+
+/// What there is to look at, as the newest configuration has it.
+#[derive(Default)]
+pub(super) struct Shown(RwLock<Arc<Exhibits>>);
+
+#[derive(Default)]
+struct Exhibits {
+    streams: Vec<StreamName>,
+    pipelines: Vec<Watched>,
 }
 
 struct Watched {
@@ -77,26 +89,30 @@ struct Aside {
     again: Arc<FlowStats>,
 }
 
-impl Observed {
-    pub(super) fn new(
-        plan: &Plan,
-        meta: &Arc<Meta>,
-        pipelines: &[Pipeline],
-        tables: &Tables,
-        log: Slot<EmbeddedLog>,
-        door: Slot<Door>,
-    ) -> Self {
-        let watched = pipelines.iter().map(|pipeline| Watched {
+impl Shown {
+    pub(super) fn set(&self, plan: &Plan, pipelines: &[Pipeline]) {
+        let exhibits = Exhibits {
+            streams: plan.streams.iter().map(|stream| stream.name.clone()).collect(),
+            pipelines: pipelines.iter().map(Watched::of).collect(),
+        };
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(exhibits);
+    }
+
+    fn now(&self) -> Arc<Exhibits> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Watched {
+    fn of(pipeline: &Pipeline) -> Self {
+        let flow = |part: &FlowPart| (part.config.input.clone(), Arc::clone(&part.stats));
+        Self {
             name: pipeline.name.clone(),
             stream: pipeline.stream.clone(),
             destination: pipeline.destination.clone(),
             refiner: Arc::clone(&pipeline.refiner),
             readers: pipeline.flows.iter().map(|part| part.config.reader_name()).collect(),
-            flows: pipeline
-                .flows
-                .iter()
-                .map(|part| (part.config.input.clone(), Arc::clone(&part.stats)))
-                .collect(),
+            flows: pipeline.flows.iter().map(flow).collect(),
             sink: match &pipeline.plan.to {
                 Target::Sink(sink) => Some(Sink {
                     table: sink.target().1.to_owned(),
@@ -112,23 +128,35 @@ impl Observed {
                 limits: pipeline.plan.quarantine.clone(),
                 again: Arc::clone(&pipeline.lane.stats),
             },
-        });
+        }
+    }
+}
+
+impl Observed {
+    pub(super) fn new(
+        meta: &Arc<Meta>,
+        shown: Arc<Shown>,
+        tables: &Tables,
+        log: Slot<EmbeddedLog>,
+        door: Slot<Door>,
+    ) -> Self {
         Self {
             started: Instant::now(),
             cluster: meta.cluster().to_string(),
             meta: Arc::clone(meta),
-            streams: plan.streams.iter().map(|stream| stream.name.clone()).collect(),
-            pipelines: watched.collect(),
+            shown,
             dimensions: tables.rooms.clone(),
             log,
             door,
             supervision: OnceLock::new(),
+            reloader: OnceLock::new(),
         }
     }
 
-    pub(super) fn attach(&self, supervision: SupervisionHandle) {
+    pub(super) fn attach(&self, supervision: SupervisionHandle, reloader: Arc<Reloader>) {
         // Attached once, right after the start.
         let _first = self.supervision.set(supervision).is_ok();
+        let _first = self.reloader.set(reloader).is_ok();
     }
 
     fn log_stats(&self) -> Vec<PartitionStats> {
@@ -152,9 +180,9 @@ impl Observed {
     }
 
     /// The pipelines that a stream with `on_full = "detach"` went on without.
-    fn left_behind(&self, stats: &PartitionStats) -> Vec<String> {
+    fn left_behind(stats: &PartitionStats, exhibits: &Exhibits) -> Vec<String> {
         let of_whom = |reader: &String| {
-            let known = self.pipelines.iter().find(|watched| watched.readers.contains(reader));
+            let known = exhibits.pipelines.iter().find(|watched| watched.readers.contains(reader));
             known.map_or("(removed)", |watched| watched.name.as_str())
         };
         let partition = &stats.partition;
@@ -242,14 +270,19 @@ impl Observe for Observed {
     async fn status(&self) -> Result<StatusAnswer, String> {
         let tree = self.tree().await?;
         let stats = self.log_stats();
+        let exhibits = self.shown.now();
+        let reload = self.reloader.get().and_then(|reloader| reloader.last());
         let mut why = complaints(&tree);
+        if let Some(error) = reload.as_ref().and_then(|reload| reload.error.as_ref()) {
+            why.push(format!("the changed configuration is not in force: {error}"));
+        }
         for partition in &stats {
             if let Some(trouble) = trouble(&partition.state) {
                 why.push(format!("partition {}: {trouble}", partition.partition));
             }
-            why.extend(self.left_behind(partition));
+            why.extend(Self::left_behind(partition, &exhibits));
         }
-        for watched in &self.pipelines {
+        for watched in &exhibits.pipelines {
             let is_paused = watched.gate.pause().is_some();
             if !is_paused && watched.flows.iter().any(|(_, stats)| stats.cursor().is_none()) {
                 why.push(format!("pipeline {} has not begun to deliver", watched.name));
@@ -272,9 +305,14 @@ impl Observe for Observed {
             cluster: self.cluster.clone(),
             uptime_s: self.started.elapsed().as_secs(),
             agents: agents.collect(),
-            streams: self.streams.iter().map(|name| self.stream(name, &stats)).collect(),
-            pipelines: self.pipelines.iter().map(|watched| self.pipeline(watched, &tree)).collect(),
+            streams: exhibits.streams.iter().map(|name| self.stream(name, &stats)).collect(),
+            pipelines: exhibits
+                .pipelines
+                .iter()
+                .map(|watched| self.pipeline(watched, &tree))
+                .collect(),
             dimensions: self.dimensions(),
+            reload,
         })
     }
 
@@ -282,6 +320,8 @@ impl Observe for Observed {
         let tree = self.tree().await?;
         Ok(LagAnswer {
             pipelines: self
+                .shown
+                .now()
                 .pipelines
                 .iter()
                 .flat_map(|watched| self.lag_of(watched, &tree))
@@ -324,7 +364,7 @@ impl Observe for Observed {
     }
 
     async fn resume(&self, pipeline: &str) -> Result<Option<Resumed>, String> {
-        if !self.pipelines.iter().any(|watched| watched.name == pipeline) {
+        if !self.shown.now().pipelines.iter().any(|watched| watched.name == pipeline) {
             return Ok(None);
         }
         let supervision = self.supervision.get().ok_or("the core is starting")?;
@@ -335,12 +375,24 @@ impl Observe for Observed {
         }
     }
 
+    async fn definition(&self) -> Result<Definition, String> {
+        let reloader = self.reloader.get().ok_or("the core is starting")?;
+        Ok(reloader.definition())
+    }
+
+    async fn reload(&self) -> Result<Changes, Unapplied> {
+        let starting = || Unapplied::Unavailable("the core is starting".into());
+        self.reloader.get().ok_or_else(starting)?.reload().await.map_err(Unapplied::from)
+    }
+
     async fn tap(
         &self,
         pipeline: &str,
         request: TapRequest,
     ) -> Result<Option<mpsc::Receiver<String>>, String> {
-        let Some(watched) = self.pipelines.iter().find(|watched| watched.name == pipeline) else {
+        let exhibits = self.shown.now();
+        let mut pipelines = exhibits.pipelines.iter();
+        let Some(watched) = pipelines.find(|watched| watched.name == pipeline) else {
             return Ok(None);
         };
         let log = self.log.peek().ok_or("the log is being opened")?;

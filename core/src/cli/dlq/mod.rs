@@ -15,6 +15,7 @@ use super::output::{self, Format, Table};
 use super::query::choose;
 use crate::config::Plan;
 use read::read;
+pub(crate) use request::wait;
 
 /// How much of a record a list shows.
 const GLIMPSE: usize = 60;

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::read::{Aside, pipeline_id, read};
+use crate::actors::replay::REPLAY;
 use crate::cli::confirm::{Answer, Consent, confirm};
 use crate::cli::exit::{Exit, coded, eprintln_quietly};
 use crate::cli::output::{self, Format, Table};
@@ -107,7 +108,8 @@ pub(crate) fn list(plan: &Plan, pipeline: Option<&str>, format: Format) -> anyho
         let known = names.iter().find(|(id, _)| *id == request.pipeline);
         known.map_or_else(|| request.pipeline.to_string(), |(_, name)| name.clone())
     };
-    let shown = requests.iter().filter(|r| only.is_none_or(|only| only.name == name(r)));
+    let of_quarantines = requests.iter().filter(|request| request.what != REPLAY);
+    let shown = of_quarantines.filter(|r| only.is_none_or(|only| only.name == name(r)));
     let mut table =
         Table::new(&["REQUEST", "PIPELINE", "WHAT", "REASON", "STATE", "TAKEN", "UNFIT"]);
     let mut values = Vec::new();
@@ -225,7 +227,7 @@ fn keep(plan: &Plan, pipeline: &PipelinePlan, what: TakenFor, args: &Args) -> an
 }
 
 /// Looks until a running core has carried the request out.
-fn wait(plan: &Plan, id: Uuid, within: Duration) -> anyhow::Result<RequestDone> {
+pub(crate) fn wait(plan: &Plan, id: Uuid, within: Duration) -> anyhow::Result<RequestDone> {
     let deadline = Instant::now() + within;
     crate::cli::block_on(async {
         let meta = Meta::open(&plan.meta_path()).await?;

@@ -3,6 +3,8 @@
 //! In: `name = "type"` or `name = "type not null"`. Out: [`Column`] and its Arrow type. Not here: how a database spells a type
 //! (`sink`), how text becomes a value (`refine`), what a column has beyond its type (`rules`).
 
+use std::fmt;
+
 use arrow_schema::{DataType, TimeUnit};
 
 use super::{ContractError, Rules};
@@ -115,6 +117,25 @@ impl ColumnType {
             Self::Text | Self::Varchar(_) => DataType::Utf8,
             Self::Date => DataType::Date32,
             Self::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        }
+    }
+}
+
+/// As the contract spells it.
+impl fmt::Display for ColumnType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Boolean => f.write_str("boolean"),
+            Self::SmallInt => f.write_str("smallint"),
+            Self::Int => f.write_str("int"),
+            Self::BigInt => f.write_str("bigint"),
+            Self::Real => f.write_str("real"),
+            Self::Double => f.write_str("double"),
+            Self::Decimal { precision, scale } => write!(f, "decimal({precision},{scale})"),
+            Self::Text => f.write_str("text"),
+            Self::Varchar(limit) => write!(f, "varchar({limit})"),
+            Self::Date => f.write_str("date"),
+            Self::Timestamp => f.write_str("timestamp"),
         }
     }
 }

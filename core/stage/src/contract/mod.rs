@@ -13,6 +13,7 @@ mod rules;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
@@ -30,6 +31,10 @@ pub use rules::{Cast, ColumnConfig, OnBreach, Rules, Scalar};
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ContractConfig {
+    /// Raised by whoever changes the contract so that rows of before and after differ: a column removed, its type or the key
+    /// changed. Without it `garam check` and a reload refuse such a change. Default 1; 1 and more.
+    #[serde(default)]
+    pub version: Option<NonZeroU32>,
     /// `line` (one text column), `json` (an object per record), or a text format whose fields have names: `logfmt`, `csv`,
     /// `tsv`, `common` and `combined` (access logs), `syslog`, `cri`, `regex`.
     pub format: Format,
@@ -110,6 +115,7 @@ pub enum OneOrMany {
 /// A contract that is known to make sense.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Contract {
+    pub version: u32,
     pub format: Format,
     pub columns: Vec<Column>,
     pub time: Option<String>,
@@ -127,6 +133,9 @@ pub struct TimeBounds {
     pub max_behind: Option<Duration>,
 }
 
+/// The version of a contract that says none.
+const FIRST_VERSION: u32 = 1;
+
 /// Name of the column that keeps fields that are no column, as the text of a JSON object.
 pub const REST: &str = "_rest";
 
@@ -135,6 +144,7 @@ impl ContractConfig {
     pub fn new(format: Format, columns: Vec<(String, String)>) -> Self {
         let typed = |(name, kind): (String, String)| (name, ColumnConfig::of_type(kind));
         Self {
+            version: None,
             format,
             columns: columns.into_iter().map(typed).collect(),
             time: None,
@@ -182,8 +192,9 @@ impl ContractConfig {
         }
         let time_bounds = self.time_bounds()?;
         let reading = Reading::check(&mut self, &given, &columns)?;
-        let Self { format, time, unknown, .. } = self;
-        Ok(Contract { format, columns, time, key, unknown, reading, time_bounds })
+        let Self { version, format, time, unknown, .. } = self;
+        let version = version.map_or(FIRST_VERSION, NonZeroU32::get);
+        Ok(Contract { version, format, columns, time, key, unknown, reading, time_bounds })
     }
 
     fn time_bounds(&self) -> Result<TimeBounds, ContractError> {
@@ -236,6 +247,7 @@ impl Contract {
     /// The contract of a stream whose configuration has none: whole lines as text.
     pub fn lines() -> Self {
         Self {
+            version: FIRST_VERSION,
             format: Format::Line,
             columns: vec![Column::new("line", ColumnType::Text, false)],
             time: None,

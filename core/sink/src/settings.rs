@@ -1,0 +1,52 @@
+//! What of a destination's configuration may change while a pipeline lives, and what makes it another destination.
+//!
+//! In: a [`SinkConfig`]. Out: names and texts, for people and comparisons. Promise: never a secret.
+
+use crate::SinkConfig;
+use crate::server::ServerConfig;
+use garam_stage::contract::OneOrMany;
+
+impl SinkConfig {
+    /// What rows and cursor belong to: the place, the table, and how its rows are told apart.
+    pub fn identity(&self) -> Vec<(&'static str, String)> {
+        let (place, table) = self.target();
+        let (mode, key, version) = match self {
+            Self::MySql(config) => of_server(&config.0),
+            Self::Postgres(config) => of_server(&config.0),
+            Self::Sqlite(config) => {
+                let key = config.key.clone().map(OneOrMany::into_vec).unwrap_or_default();
+                (format!("{:?}", config.mode()).to_lowercase(), key, None)
+            }
+        };
+        vec![
+            ("place", place),
+            ("table", table.to_owned()),
+            ("mode", mode),
+            ("key", key.join(", ")),
+            ("version", version.unwrap_or_else(|| "none".into())),
+        ]
+    }
+
+    /// What it is reached by and how long it is waited for.
+    pub fn options(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::MySql(config) => options_of_server(&config.0),
+            Self::Postgres(config) => options_of_server(&config.0),
+            Self::Sqlite(config) => vec![("create", format!("{:?}", config.create).to_lowercase())],
+        }
+    }
+}
+
+fn of_server(config: &ServerConfig) -> (String, Vec<String>, Option<String>) {
+    (config.mode().name().to_owned(), config.key(), config.version.clone())
+}
+
+fn options_of_server(config: &ServerConfig) -> Vec<(&'static str, String)> {
+    let ServerConfig { password_file, create, statement_timeout, .. } = config;
+    let file = password_file.as_ref().map_or("none".into(), |path| path.display().to_string());
+    vec![
+        ("password_file", file),
+        ("create", format!("{create:?}").to_lowercase()),
+        ("statement_timeout", format!("{statement_timeout:?}")),
+    ]
+}
