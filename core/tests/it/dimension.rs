@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use garam_core::config;
+use garam_sink::sqlite::{QueryLimits, read_only_query};
 use serde_json::Value;
 
 use crate::client::Client;
@@ -22,11 +23,36 @@ fn tables(users: &Path) -> String {
     )
 }
 
-/// A core whose only pipeline joins the dimension.
+/// Looks a user up by the length of the line.
+const JOIN: &str =
+    "select line, tier from input left join users on id = cast(character_length(line) as bigint)";
+
+/// A core with a second pipeline, `q`, that joins the dimension.
 async fn joining(users: &Path) -> Core {
-    let tables =
-        format!("{}[pipeline.p.dimension.users]\nmissing = \"quarantine\"\n", tables(users));
-    Core::with("", &tables).await
+    let folder = tempfile::tempdir().unwrap();
+    let joined = format!(
+        "{}[pipeline.q]\nfrom = \"logs\"\nsql = \"{JOIN}\"\n[pipeline.q.dimension.users]\nmissing = \"null\"\n\
+         [pipeline.q.to.sqlite]\npath = {:?}\ntable = \"joined\"\n",
+        tables(users),
+        folder.path().join("joined.sqlite"),
+    );
+    Core::with_tables_in(folder, &joined).await
+}
+
+/// What `q` has delivered.
+async fn joined(core: &Core) -> Vec<String> {
+    let sql = "select line || ' ' || coalesce(tier, '-') from joined order by rowid";
+    let database = core.folder.path().join("joined.sqlite");
+    let answer = read_only_query(&database, sql, QueryLimits::default()).await;
+    let rows = answer.map(|answer| answer.rows).unwrap_or_default();
+    rows.into_iter().flatten().map(|value| value.to_string()).collect()
+}
+
+async fn is_joined(core: &Core, expected: &[&str]) {
+    core.eventually(&format!("{expected:?} are joined"), || async {
+        joined(core).await == expected
+    })
+    .await;
 }
 
 async fn dimension(core: &Core) -> Value {
@@ -97,7 +123,7 @@ async fn a_file_is_read_replaced_broken_and_mended() {
 async fn a_pipeline_waits_for_a_dimension_that_was_never_read_and_no_longer() {
     let folder = tempfile::tempdir().unwrap();
     let users = folder.path().join("users.csv");
-    let core = Core::with("", &format!("{}[pipeline.p.dimension.users]\n", tables(&users))).await;
+    let core = joining(&users).await;
     let identity = core.identity("web-01");
     let mut agent = Client::connect(core.app.gateway_addr(), &identity).await.unwrap();
     agent.claim(1, 1, "logs").await.unwrap();
@@ -105,14 +131,15 @@ async fn a_pipeline_waits_for_a_dimension_that_was_never_read_and_no_longer() {
     agent.acked(1, 4).await;
     core.eventually("the wait is told", || async {
         let told = why(&core).await;
-        told.contains("dimension users was never read, so pipeline p waits: cannot read")
+        told.contains("dimension users was never read, so pipeline q waits: cannot read")
             && told.contains("No such file or directory")
             && told.contains("remove the cause, then it goes on by itself")
     })
     .await;
-    assert_eq!(core.lines().await, Vec::<String>::new());
-    put(&users, "id,tier\n1,gold\n");
     core.delivered(&["one"]).await;
+    assert_eq!(joined(&core).await, Vec::<String>::new());
+    put(&users, "id,tier\n3,gold\n");
+    is_joined(&core, &["one gold"]).await;
 
     // The source is away at the next start: it goes on with what lies on disk, and says how old that is.
     std::fs::remove_file(&users).unwrap();
@@ -121,9 +148,9 @@ async fn a_pipeline_waits_for_a_dimension_that_was_never_read_and_no_longer() {
     assert_eq!((&stale["from_disk"], &stale["rows"]), (&true.into(), &1.into()));
     let mut agent = Client::connect(core.app.gateway_addr(), &identity).await.unwrap();
     agent.claim(1, 1, "logs").await.unwrap();
-    agent.push(1, 1, 1, 4, "two\n").await;
-    core.delivered(&["one", "two"]).await;
-    put(&users, "id,tier\n1,gold\n");
+    agent.push(1, 1, 1, 4, "two\nthree\n").await;
+    is_joined(&core, &["one gold", "two gold", "three -"]).await;
+    put(&users, "id,tier\n3,gold\n");
     becomes(&core, "it is found again", |d| d["state"] == "ok" && d["from_disk"] == false).await;
 }
 
@@ -156,7 +183,7 @@ async fn many_who_ask_at_once_are_each_answered_after_a_reading_of_their_own_or_
 fn a_pipeline_joins_what_is_configured_and_in_a_way_that_works() {
     let refused = |more: &str| {
         let text = format!(
-            "[stream.logs]\n{}[pipeline.p]\nfrom = \"logs\"\n[pipeline.p.to.sqlite]\npath = \"x\"\ntable = \"t\"\n{more}",
+            "[stream.logs]\n{}[pipeline.p]\nfrom = \"logs\"\nsql = \"{JOIN}\"\n[pipeline.p.to.sqlite]\npath = \"x\"\ntable = \"t\"\n{more}",
             tables(Path::new("users.csv"))
         );
         let checked = config::parse("test", &text).and_then(config::Config::check);
@@ -166,6 +193,12 @@ fn a_pipeline_joins_what_is_configured_and_in_a_way_that_works() {
     assert_eq!(
         refused("[pipeline.p.dimension.items]\n").unwrap_err(),
         "configuration key pipeline.p.dimension.items: dimension items is not configured; there is users"
+    );
+    let unused = "[dimension.items]\nkey = \"id\"\n[dimension.items.columns]\nid = \"int not null\"\n\
+                  [dimension.items.from.file]\npath = \"x\"\nformat = \"csv\"\n[pipeline.p.dimension.items]\n";
+    assert_eq!(
+        refused(unused).unwrap_err(),
+        "configuration key pipeline.p.dimension.items: the pipeline's SQL does not join it: write `join items using (…)`, or leave this out"
     );
     let told = refused(
         "[dimension.Users]\nkey = \"id\"\n[dimension.Users.columns]\nid = \"int not null\"\n[dimension.Users.from.file]\npath = \"x\"\nformat = \"csv\"\n",

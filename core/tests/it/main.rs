@@ -9,6 +9,7 @@ mod client;
 mod command_line;
 mod configuration;
 mod core_under_test;
+#[cfg(feature = "sql")]
 mod dimension;
 mod door;
 mod enrol;
