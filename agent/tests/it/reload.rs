@@ -124,7 +124,9 @@ fn a_reload_asked_for_while_the_agent_still_starts_is_done_and_does_not_end_it()
     )
     .unwrap();
     host.start();
-    eventually("the start has come to its lock", || host.state().join("lock").exists());
+    eventually("the start has come to its lock", || {
+        host.state().join("lock").try_exists().unwrap()
+    });
     host.reload();
     drop(fs::File::options().write(true).open(&checkpoint).unwrap());
     oracle.settle(&core);

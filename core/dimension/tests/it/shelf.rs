@@ -16,9 +16,12 @@ use tokio::sync::oneshot;
 
 use crate::plan::parse;
 
+/// What is told, and when it may be.
+type Answer = (Option<oneshot::Receiver<()>>, Result<Told, Failure>);
+
 /// Tells what it is given, each once it may.
 struct Scripted {
-    answers: VecDeque<(Option<oneshot::Receiver<()>>, Result<Told, Failure>)>,
+    answers: VecDeque<Answer>,
     asked: Arc<Mutex<Vec<Wanted>>>,
 }
 

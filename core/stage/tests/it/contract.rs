@@ -173,7 +173,7 @@ fn unknown_keys_and_values_are_errors() {
     check(
         "format = 'line'\ncolumn = 'a'",
         expect![
-            "error: unknown field `column`, expected one of `format`, `time`, `key`, `unknown`, `columns`, `aliases`, `time_format`, `zone`, `time_fallback`, `max_ahead`, `max_behind`, `fields`, `delimiter`, `header`, `pattern`"
+            "error: unknown field `column`, expected one of `version`, `format`, `time`, `key`, `unknown`, `columns`, `aliases`, `time_format`, `zone`, `time_fallback`, `max_ahead`, `max_behind`, `fields`, `delimiter`, `header`, `pattern`"
         ],
     );
     check(
