@@ -11,6 +11,8 @@ pub enum Unusable {
     NoDay { format: String, written: String },
     #[error("the pattern cannot be read: {0}")]
     Pattern(#[from] regex::Error),
+    #[error("the pattern cannot be put together: {0}")]
+    Grok(String),
     #[error("the pattern has no named group: write (?<name>...)")]
     NoGroup,
     #[error("column {column} is not null, but the pattern has no group of that name")]

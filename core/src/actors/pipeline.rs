@@ -45,10 +45,10 @@ pub fn flow(room: FlowRoom) -> Factory {
 
 /// Runs one flow until it is asked to stop; while the pipeline is paused it waits at its cursor.
 pub(super) async fn run_flow(room: FlowRoom, context: Context) -> Result<(), Fault> {
-    while let Some(_inside) = room.gate.pass(&context).await {
-        if !room.has_joins(&context).await {
-            break;
-        }
+    // A flow that waits for a dimension is not inside the gate: nobody waits for it there.
+    while room.has_joins(&context).await
+        && let Some(_inside) = room.gate.pass(&context).await
+    {
         run_open(room.clone(), &context).await?;
         if context.is_stopping() {
             break;

@@ -17,7 +17,7 @@
 //! | `/readyz` | – | 200 when everything runs, 503 otherwise; the reasons only to those with a role |
 //! | `/metrics` | – | Prometheus text, version 0.0.4 (`metrics`) |
 //! | `/v1/tree`, `/v1/status`, `/v1/lag` | viewer | JSON |
-//! | `/v1/tap/PIPELINE?limit=N&from=end\|earliest&stage=before\|after` | operator | one JSON object a line, until the limit |
+//! | `/v1/tap/PIPELINE?limit=N&from=end\|earliest&stage=before\|after\|quarantined` | operator | one JSON object a line, until the limit |
 //! | `/v1/dimensions`, `/v1/dimensions/NAME` | viewer | JSON |
 //! | `POST /v1/dimensions/NAME/refresh` | operator | JSON once it was read, 503 with the reason when it cannot be |
 //! | `/v1/definition` | admin | what the core runs by, as JSON |
@@ -52,13 +52,14 @@ pub enum TapFrom {
     Earliest,
 }
 
-/// Which side of refining a tap shows.
+/// What a tap shows: records before refining, rows after it, or what was put aside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TapStage {
     Before,
     #[default]
     After,
+    Quarantined,
 }
 
 /// What a tap asks for. `limit` 0 means no limit.

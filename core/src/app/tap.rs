@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use garam_flow::{Name, taken_origin};
 use garam_log::{EmbeddedLog, Entry, EntryBody, Log, LogReader};
-use garam_proto::{DecodeLimits, PartitionId, decompress, records};
+use garam_proto::{DecodeLimits, PartitionId, PipelineId, Record, decompress, records};
 use garam_stage::records::Provenance;
-use garam_stage::{RawBlock, Refiner};
+use garam_stage::{QuarantinedRecord, RawBlock, Refiner};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -16,7 +17,7 @@ use crate::admin::{TapFrom, TapRequest, TapStage};
 /// Lines waiting for whoever listens.
 const WAITING: usize = 256;
 
-/// Opens a tap on all partitions of a pipeline. It ends at the limit, or when the receiver is dropped.
+/// Opens a tap on partitions: those that a pipeline reads, or its quarantine. It ends at the limit, or when the receiver is dropped.
 pub(super) async fn open(
     log: Arc<EmbeddedLog>,
     partitions: Vec<PartitionId>,
@@ -101,6 +102,14 @@ impl Lens {
             Err(error) => return vec![self.problem(entry, &error.to_string())],
         };
         let path = entry.origin.descriptor.label();
+        if self.stage == TapStage::Quarantined {
+            // The quarantine also says there what was taken out of it.
+            let origin = entry.origin.origin;
+            if origin == taken_origin(PipelineId(origin.agent.0)) {
+                return Vec::new();
+            }
+            return records.iter().map(|record| self.aside(entry, record)).collect();
+        }
         if self.stage == TapStage::Before {
             let raw = records.iter().map(|record| {
                 json!({
@@ -137,6 +146,26 @@ impl Lens {
             }
             Err(failure) => vec![self.problem(entry, &failure.to_string())],
         }
+    }
+
+    /// A record that was put aside, by the name that `garam dlq` has for it.
+    fn aside(&self, entry: &Entry, record: &Record) -> Value {
+        let (aside, bytes) = match QuarantinedRecord::decode(&record.bytes) {
+            Ok(found) => found,
+            Err(error) => return self.problem(entry, &error.to_string()),
+        };
+        json!({
+            "id": Name { offset: entry.offset, index: record.index }.to_string(),
+            "quarantined": aside.reason.name(),
+            "detail": aside.detail,
+            "partition": format!("{}/{}", aside.stream, aside.partition),
+            "offset": aside.offset,
+            "index": aside.index,
+            "host": aside.host,
+            "path": aside.path,
+            "position": aside.position.to_string(),
+            "record": String::from_utf8_lossy(bytes),
+        })
     }
 
     fn problem(&self, entry: &Entry, why: &str) -> Value {

@@ -99,7 +99,7 @@ pub(crate) fn lag(core: &Core, format: Format) -> anyhow::Result<Exit> {
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  garam tap quickstart --limit 5\n  garam tap orders-to-db --before --from earliest\n\n\
+    after_help = "Examples:\n  garam tap quickstart --limit 5\n  garam tap orders-to-db --before --from earliest\n  garam tap orders-to-db --quarantined\n\n\
 Prints one JSON object a line. Nothing is taken from the pipeline: it reads the log beside it."
 )]
 pub(crate) struct TapArgs {
@@ -109,8 +109,14 @@ pub(crate) struct TapArgs {
     #[arg(long, default_value_t = 10)]
     limit: u64,
     /// Show the raw records before the contract.
-    #[arg(long)]
+    #[arg(long, group = "stage")]
     before: bool,
+    /// Show the rows after contract and SQL. This is the default.
+    #[arg(long, group = "stage")]
+    after: bool,
+    /// Show what is put aside, with its reason.
+    #[arg(long, group = "stage")]
+    quarantined: bool,
     /// Begin at the end (what comes from now on) or at the earliest record still held.
     #[arg(long, value_enum, default_value_t = TapFrom::End)]
     from: TapFrom,
@@ -127,7 +133,11 @@ pub(crate) fn tap(core: &Core, args: &TapArgs) -> anyhow::Result<Exit> {
         TapFrom::End => "end",
         TapFrom::Earliest => "earliest",
     };
-    let stage = if args.before { "before" } else { "after" };
+    let stage = match (args.before, args.quarantined) {
+        (true, _) => "before",
+        (_, true) => "quarantined",
+        _ => "after",
+    };
     let path = format!("/v1/tap/{}?limit={}&from={from}&stage={stage}", args.pipeline, args.limit);
     super::block_on(async {
         let mut body = core.open(&path).await?.into_body();

@@ -7,6 +7,7 @@
 
 pub mod change;
 mod load;
+mod pipelines;
 mod plan;
 mod refining;
 mod target;
@@ -22,7 +23,8 @@ use garam_stage::{ContractConfig, Missing};
 use serde::Deserialize;
 
 pub use load::{ConfigError, load, parse};
-pub use plan::{AdminPlan, PipelinePlan, Plan, PolicyPlan, StreamPlan};
+pub use pipelines::PipelinePlan;
+pub use plan::{AdminPlan, Plan, PolicyPlan, StreamPlan};
 pub use refining::Refining;
 pub use target::{StreamTo, Target};
 

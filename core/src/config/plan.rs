@@ -1,21 +1,19 @@
 //! The checked configuration: names are names, references exist, numbers are in bounds.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use garam_dimension::{DimensionConfig, DimensionPlan};
-use garam_flow::StreamTarget;
 use garam_proto::StreamName;
 use garam_refine::ContractRefiner;
-use garam_sink::SinkConfig;
-use garam_stage::{Contract, Dimension, Format, Snapshots};
+use garam_stage::{Contract, Snapshots};
 
+use super::pipelines::{check_circles, check_pipeline, check_targets};
 use super::{
-    AdminConfig, Config, ConfigError, GatewayConfig, LogConfig, OnFull, PipelineConfig, PkiConfig,
-    PolicyConfig, QuarantineConfig, Refining, Start, StreamConfig, StreamTo, Target, To, UseConfig,
+    AdminConfig, Config, ConfigError, GatewayConfig, LogConfig, OnFull, PipelinePlan, PkiConfig,
+    PolicyConfig, StreamConfig,
 };
 
 /// What the core will do, as `garam check` prints it.
@@ -64,18 +62,6 @@ pub struct PolicyPlan {
     pub streams: globset::GlobSet,
     pub rate: Option<u64>,
     pub max_record: Option<u32>,
-}
-
-#[derive(Debug, Clone)]
-pub struct PipelinePlan {
-    pub name: String,
-    pub from: StreamName,
-    pub refining: Refining,
-    pub start: Start,
-    pub max_rows: u32,
-    pub max_wait: Duration,
-    pub quarantine: QuarantineConfig,
-    pub to: Target,
 }
 
 impl Plan {
@@ -267,188 +253,25 @@ fn check_dimension(name: &str, dimension: DimensionConfig) -> Result<DimensionPl
     })
 }
 
-/// The dimensions as a pipeline's SQL may join them.
-fn check_uses(
-    pipeline: &str,
-    uses: &BTreeMap<String, UseConfig>,
-    dimensions: &[DimensionPlan],
-) -> Result<Vec<Dimension>, ConfigError> {
-    let key = |name: &str| format!("pipeline.{pipeline}.dimension.{name}");
-    if let Some(name) = uses.keys().find(|name| dimensions.iter().all(|d| d.name() != *name)) {
-        let known: Vec<_> = dimensions.iter().map(DimensionPlan::name).collect();
-        let there = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        let text = format!("dimension {name} is not configured; there is {there}");
-        return invalid(&key(name), text);
-    }
-    let as_used = |dimension: &DimensionPlan| {
-        let declared = dimension.shape.dimension().clone();
-        let written = uses.get(dimension.name()).and_then(|written| written.missing);
-        let missing = written.unwrap_or(declared.missing);
-        let key = format!("{}.missing", key(dimension.name()));
-        dimension.shape.allows(missing).or_else(|e| invalid(&key, e.why))?;
-        Ok(Dimension { missing, ..declared })
-    };
-    dimensions.iter().map(as_used).collect()
-}
-
-fn check_pipeline(
-    name: String,
-    pipeline: PipelineConfig,
-    streams: &[StreamPlan],
-    dimensions: &[DimensionPlan],
-    snapshots: &Snapshots,
-) -> Result<PipelinePlan, ConfigError> {
-    let key = |field: &str| format!("pipeline.{name}.{field}");
-    if let Err(error) = StreamName::new(name.as_str()) {
-        return invalid(&format!("pipeline.{name}"), error.to_string());
-    }
-    let Some(stream) = streams.iter().find(|stream| stream.name.as_str() == pipeline.from) else {
-        let known: Vec<_> = streams.iter().map(|stream| stream.name.as_str()).collect();
-        return invalid(
-            &key("from"),
-            format!("stream {} is not configured; there is {}", pipeline.from, known.join(", ")),
-        );
-    };
-    range(&key("max_rows"), pipeline.max_rows, 1, 64_000)?;
-    if pipeline.max_wait > Duration::from_secs(60) {
-        return invalid(&key("max_wait"), "more than 60s".into());
-    }
-    let quarantine = pipeline.quarantine;
-    bounds(&key("quarantine.quota"), quarantine.quota, ByteSize::mib(64), ByteSize::tib(1))?;
-    if !(0.0..=1.0).contains(&quarantine.max_share) {
-        return invalid(&key("quarantine.max_share"), "out of bounds: 0 to 1".into());
-    }
-    if quarantine.max_share_from == 0 {
-        return invalid(&key("quarantine.max_share_from"), "out of bounds: 1 and more".into());
-    }
-    let tables = check_uses(&name, &pipeline.dimension, dimensions)?;
-    let (contract, refiner) = (&stream.contract, Arc::clone(&stream.refiner));
-    let refining = Refining::new(contract, refiner, pipeline.sql, tables, snapshots);
-    let refining = refining.or_else(|why| invalid(&key("sql"), why))?;
-    if let Some(name) = pipeline.dimension.keys().find(|name| !refining.joins().contains(name)) {
-        let text = format!(
-            "the pipeline's SQL does not join it: write `join {name} using (…)`, or leave this out"
-        );
-        return invalid(&key(&format!("dimension.{name}")), text);
-    }
-    let to = one_target(&name, pipeline.to, streams)?;
-    if let Err(error) = to.check(&refining.schema()) {
-        return invalid(&key(&format!("to.{}", to.kind())), error.to_string());
-    }
-    Ok(PipelinePlan {
-        from: stream.name.clone(),
-        refining,
-        start: pipeline.start,
-        max_rows: pipeline.max_rows,
-        max_wait: pipeline.max_wait,
-        quarantine,
-        to,
-        name,
-    })
-}
-
-fn one_target(name: &str, to: To, streams: &[StreamPlan]) -> Result<Target, ConfigError> {
-    let key = format!("pipeline.{name}.to");
-    let To { mysql, postgres, sqlite, stream } = to;
-    let mysql = mysql.map(|config| SinkConfig::MySql(Box::new(config)));
-    let postgres = postgres.map(|config| SinkConfig::Postgres(Box::new(config)));
-    let sinks = mysql.into_iter().chain(postgres).chain(sqlite.map(SinkConfig::Sqlite));
-    let stream = stream.map(|to| check_stream_to(&key, to, streams)).transpose()?;
-    let mut targets = sinks.map(Target::Sink).chain(stream.map(Target::Stream));
-    match (targets.next(), targets.next()) {
-        (Some(target), None) => Ok(target),
-        (None, _) => {
-            let kinds = ["mysql", "postgres", "sqlite", "stream"];
-            let kinds = kinds.map(|to| format!("[pipeline.{name}.to.{to}]"));
-            invalid(&key, format!("no destination: add one of {}", kinds.join(", ")))
-        }
-        (Some(_), Some(_)) => {
-            invalid(&key, "two destinations: a pipeline has one, make another pipeline".into())
-        }
-    }
-}
-
-fn check_stream_to(
+pub(super) fn bounds(
     key: &str,
-    to: StreamTo,
-    streams: &[StreamPlan],
-) -> Result<StreamTarget, ConfigError> {
-    let Some(stream) = streams.iter().find(|stream| stream.name.as_str() == to.name) else {
-        let known: Vec<_> = streams.iter().map(|stream| stream.name.as_str()).collect();
-        let text = format!("stream {} is not configured; there is {}", to.name, known.join(", "));
-        return invalid(&format!("{key}.stream.name"), text);
-    };
-    if stream.contract.format != Format::Json {
-        let text = format!(
-            "the contract of stream {} has format {}: records come as JSON objects, say format = \"json\"",
-            to.name, stream.contract.format
-        );
-        return invalid(&format!("{key}.stream.name"), text);
-    }
-    Ok(StreamTarget { stream: stream.name.clone(), key: to.key })
-}
-
-/// Streams that feed each other would never be empty.
-fn check_circles(pipelines: &[PipelinePlan]) -> Result<(), ConfigError> {
-    for pipeline in pipelines {
-        let mut reached = vec![&pipeline.from];
-        let mut at = 0;
-        while let Some(from) = reached.get(at).copied() {
-            at += 1;
-            for next in pipelines.iter().filter(|next| next.from == *from) {
-                let Target::Stream(target) = &next.to else { continue };
-                if target.stream == pipeline.from {
-                    let text = format!(
-                        "stream {} would come back to itself through pipeline {}",
-                        pipeline.from, next.name
-                    );
-                    return invalid(&format!("pipeline.{}.to.stream.name", next.name), text);
-                }
-                if !reached.contains(&&target.stream) {
-                    reached.push(&target.stream);
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Two pipelines that write one table would fight over its rows. A stream takes records of any number of pipelines.
-fn check_targets(pipelines: &[PipelinePlan]) -> Result<(), ConfigError> {
-    let table = |pipeline: &'_ PipelinePlan| match &pipeline.to {
-        Target::Sink(sink) => {
-            let (place, table) = sink.target();
-            Some((sink.kind(), place, table.to_owned()))
-        }
-        Target::Stream(_) => None,
-    };
-    for (i, pipeline) in pipelines.iter().enumerate() {
-        let Some(own) = table(pipeline) else { continue };
-        let same = |other: &&PipelinePlan| table(other).is_some_and(|other| other == own);
-        if let Some(other) = pipelines.iter().take(i).find(same) {
-            return invalid(
-                &format!("pipeline.{}.to.{}.table", pipeline.name, own.0),
-                format!("pipeline {} writes the same table of the same database", other.name),
-            );
-        }
-    }
-    Ok(())
-}
-
-fn bounds(key: &str, value: ByteSize, least: ByteSize, most: ByteSize) -> Result<(), ConfigError> {
+    value: ByteSize,
+    least: ByteSize,
+    most: ByteSize,
+) -> Result<(), ConfigError> {
     if value < least || value > most {
         return invalid(key, format!("{value} is out of bounds: {least} to {most}"));
     }
     Ok(())
 }
 
-fn range(key: &str, value: u32, least: u32, most: u32) -> Result<(), ConfigError> {
+pub(super) fn range(key: &str, value: u32, least: u32, most: u32) -> Result<(), ConfigError> {
     if value < least || value > most {
         return invalid(key, format!("{value} is out of bounds: {least} to {most}"));
     }
     Ok(())
 }
 
-fn invalid<T>(key: &str, why: String) -> Result<T, ConfigError> {
+pub(super) fn invalid<T>(key: &str, why: String) -> Result<T, ConfigError> {
     Err(ConfigError::Invalid { key: key.into(), why })
 }

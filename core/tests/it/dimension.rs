@@ -200,6 +200,13 @@ fn a_pipeline_joins_what_is_configured_and_in_a_way_that_works() {
         refused(unused).unwrap_err(),
         "configuration key pipeline.p.dimension.items: the pipeline's SQL does not join it: write `join items using (…)`, or leave this out"
     );
+    let into_stream = format!(
+        "[stream.logs]\n[stream.out.contract]\nformat = \"json\"\n[stream.out.contract.columns]\nline = \"text\"\n\
+         {}[pipeline.p]\nfrom = \"logs\"\nsql = \"{JOIN}\"\n[pipeline.p.to.stream]\nname = \"out\"\n",
+        tables(Path::new("users.csv"))
+    );
+    let told = config::parse("test", &into_stream).and_then(config::Config::check).unwrap_err();
+    assert!(told.to_string().contains("join in the pipeline that reads it"), "{told}");
     let told = refused(
         "[dimension.Users]\nkey = \"id\"\n[dimension.Users.columns]\nid = \"int not null\"\n[dimension.Users.from.file]\npath = \"x\"\nformat = \"csv\"\n",
     );

@@ -67,6 +67,15 @@ async fn what_was_put_aside_is_delivered_once_after_the_contract_is_mended() {
     assert_eq!(listed.len(), 2);
     assert_eq!((&listed[0]["reason"], &listed[0]["state"]), (&"type".into(), &"waiting".into()));
     assert_eq!(listed[0]["detail"], "column line: expected int, found \"7\"");
+    let tapped = core.ask("/v1/tap/p?limit=2&from=earliest&stage=quarantined").await.1;
+    let tapped: Vec<Value> =
+        tapped.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(tapped.len(), 2);
+    for (tapped, listed) in tapped.iter().zip(listed) {
+        assert_eq!((&tapped["id"], &tapped["detail"]), (&listed["id"], &listed["detail"]));
+        assert_eq!(tapped["quarantined"], listed["reason"]);
+    }
+    assert_eq!(tapped[0]["record"], "{\"line\":\"7\"}");
     let text = ends(&core, STRICT, &["dlq", "requeue", "p", "--all"], 2);
     assert!(text.contains("2 records put aside as type: to be delivered again"), "{text}");
     assert!(text.contains("nothing was changed: give --yes to do it"), "{text}");

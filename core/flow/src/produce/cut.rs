@@ -14,7 +14,7 @@ use garam_stage::slots::{can_be_key, key_hashes, partition_of_key};
 use garam_stage::{Failure, FailureKind, RecordRef, Refusal, system};
 
 use super::json::Writer;
-use super::position;
+use super::places::position;
 use crate::producer::Packed;
 
 /// Raw bytes after which a block is cut.

@@ -7,6 +7,7 @@
 
 mod access;
 mod delimited;
+mod grok;
 mod logfmt;
 mod pattern;
 mod syslog;
@@ -62,7 +63,7 @@ impl Splitter {
             Format::Combined => Self::Access { is_combined: true },
             Format::Syslog => Self::Syslog,
             Format::Cri => Self::Cri,
-            Format::Regex => Self::Pattern(Pattern::of(contract, names)?),
+            Format::Regex | Format::Grok => Self::Pattern(Pattern::of(contract, names)?),
         }))
     }
 

@@ -188,6 +188,36 @@ fn container_lines_and_patterns() {
 }
 
 #[test]
+fn grok_puts_named_patterns_together() {
+    check(
+        "format = 'grok'\npattern = '%{COMBINEDAPACHELOG}'\nunknown = 'drop'\ntime = 'timestamp'\n\
+         time_format = '%d/%b/%Y:%H:%M:%S %z'\n[columns]\nclientip = 'text not null'\ntimestamp = 'timestamp not null'\n\
+         verb = 'text'\nrequest = 'text'\nresponse = 'int not null'\nbytes = 'bigint'\nagent = 'text'",
+        &[
+            (
+                r#"2001:db8::7 - frank [10/Oct/2000:13:55:36 -0700] "GET /a?b=c HTTP/1.0" 200 2326 "-" "Mozilla/4.08""#,
+                r#""2001:db8::7" | 971211336000000 | "GET" | "/a?b=c" | 200 | 2326 | "\"Mozilla/4.08\"" | event=971211336000000"#,
+            ),
+            (
+                r#"10.0.0.7 - - [10/Oct/2000:13:55:36 -0700] "\x16\x03" 400 - "-" "-""#,
+                r#""10.0.0.7" | 971211336000000 | NULL | NULL | 400 | NULL | "\"-\"" | event=971211336000000"#,
+            ),
+            ("10.0.0.7 hello", "shape: the pattern does not match"),
+        ],
+    );
+    // A field in two branches, an own pattern that hides a known one, and groups of the expression itself.
+    check(
+        "format = 'grok'\npattern = '^(?:%{ORDER:order}|no %{WORD:order}) (?<left>[0-9]+)$'\nunknown = 'drop'\n\
+         [patterns]\nORDER = '[A-Z]{2}%{INT}'\nINT = '[0-9]{3}'\n[columns]\norder = 'text not null'\nleft = 'int'",
+        &[
+            ("AB123 7", r#""AB123" | 7"#),
+            ("no order 7", r#""order" | 7"#),
+            ("AB12 7", "shape: the pattern does not match"),
+        ],
+    );
+}
+
+#[test]
 fn times_are_read_as_the_contract_says() {
     check(
         "format = 'csv'\nunknown = 'drop'\ntime = 'at'\ntime_format = '%d.%m.%Y %H:%M:%S,%f'\nzone = '+09:00'\n[columns]\nat = 'timestamp not null'\nother = 'timestamp'",
@@ -253,6 +283,18 @@ fn what_cannot_work_is_refused_before_anything_is_read() {
         (
             "format = 'regex'\npattern = '(?<b>x)'\n[columns]\na = 'text not null'",
             "column a is not null, but the pattern has no group of that name",
+        ),
+        (
+            "format = 'grok'\n[columns]\na = 'text'",
+            "format grok needs a pattern, like \"%{IPORHOST:client} %{NUMBER:took}\"",
+        ),
+        (
+            "format = 'grok'\npattern = '%{IPP:a}'\n[columns]\na = 'text'",
+            "the pattern cannot be put together: there is no pattern \"IPP\": add it to `patterns`, or use one of IP",
+        ),
+        (
+            "format = 'regex'\npattern = '(?<a>x)'\n[patterns]\nA = 'x'\n[columns]\na = 'text'",
+            "patterns means nothing to format regex: remove it",
         ),
         (
             "format = 'json'\npattern = 'x'\n[columns]\na = 'text'",

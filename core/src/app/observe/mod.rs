@@ -28,7 +28,7 @@ use crate::admin::answers::{
     SinkAnswer, StatusAnswer, StreamAnswer, Verdict,
 };
 use crate::admin::metrics::{Exposition, Kind};
-use crate::admin::{Observe, Resumed, TapRequest, Unapplied};
+use crate::admin::{Observe, Resumed, TapRequest, TapStage, Unapplied};
 use crate::config::change::{Changes, Definition};
 use crate::config::{Plan, QuarantineConfig, Target};
 use crate::gateway::{Door, wall_clock_us};
@@ -396,7 +396,14 @@ impl Observe for Observed {
             return Ok(None);
         };
         let log = self.log.peek().ok_or("the log is being opened")?;
-        let partitions = watched.flows.iter().map(|(partition, _)| partition.clone()).collect();
+        let partitions = match request.stage {
+            TapStage::Quarantined => {
+                vec![PartitionId { stream: watched.quarantine.stream.clone(), index: 0 }]
+            }
+            TapStage::Before | TapStage::After => {
+                watched.flows.iter().map(|(partition, _)| partition.clone()).collect()
+            }
+        };
         tap::open(log, partitions, Arc::clone(&watched.refiner), request).await.map(Some)
     }
 }

@@ -238,6 +238,7 @@ fn of_contract(contract: &Contract) -> ContractDefinition {
         delimiter,
         header,
         pattern,
+        patterns,
     } = reading;
     let reading = Settings::from([
         ("time".into(), or_none(time.as_ref())),
@@ -247,6 +248,7 @@ fn of_contract(contract: &Contract) -> ContractDefinition {
         ("delimiter".into(), or_none(delimiter.map(char::from).as_ref())),
         ("header".into(), header.to_string()),
         ("pattern".into(), or_none(pattern.as_ref())),
+        ("patterns".into(), of_patterns(patterns)),
         ("unknown".into(), format!("{unknown:?}").to_lowercase()),
         ("time_bounds".into(), format!("{time_bounds:?}")),
     ]);
@@ -257,6 +259,12 @@ fn of_contract(contract: &Contract) -> ContractDefinition {
         columns: columns.iter().map(column).collect(),
         reading,
     }
+}
+
+fn of_patterns(patterns: &[(String, String)]) -> String {
+    let each: Vec<String> =
+        patterns.iter().map(|(name, text)| format!("{name} = {text}")).collect();
+    each.join(", ")
 }
 
 fn of_pipeline(pipeline: &PipelinePlan) -> PipelineDefinition {

@@ -34,6 +34,8 @@ pub enum ContractError {
         "format regex needs a pattern with named groups, like \"^(?<level>[A-Z]+) (?<message>.*)$\""
     )]
     NoPattern,
+    #[error("format grok needs a pattern, like \"%{{IPORHOST:client}} %{{NUMBER:took}}\"")]
+    NoGrok,
     #[error("delimiter {found:?} is no single ASCII character that can stand between cells")]
     Delimiter { found: char },
     #[error("{role} {name:?} is there twice: which one is meant cannot be known")]

@@ -83,9 +83,12 @@ pub struct ContractConfig {
     /// `csv`, `tsv`: a record that says the names of the fields is dropped as `header`. Default: false.
     #[serde(default)]
     pub header: bool,
-    /// `regex`: an expression whose named groups are the fields.
+    /// `regex`: an expression whose named groups are the fields. `grok`: one in which `%{NAME:field}` stands for a named pattern.
     #[serde(default)]
     pub pattern: Option<String>,
+    /// `grok`: patterns of your own by name, which may refer to others. They count before the known ones.
+    #[serde(default)]
+    pub patterns: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -160,6 +163,7 @@ impl ContractConfig {
             delimiter: None,
             header: false,
             pattern: None,
+            patterns: BTreeMap::new(),
         }
     }
 

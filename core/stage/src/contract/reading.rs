@@ -34,6 +34,8 @@ pub enum Format {
     Cri,
     /// A regular expression with named groups.
     Regex,
+    /// An expression put together from named patterns: `%{IP:client} %{NUMBER:took}`.
+    Grok,
 }
 
 /// The settings of a format.
@@ -51,6 +53,8 @@ pub struct Reading {
     pub delimiter: Option<u8>,
     pub header: bool,
     pub pattern: Option<String>,
+    /// Patterns that the pattern may refer to, beside the known ones: name and text.
+    pub patterns: Vec<(String, String)>,
 }
 
 impl Format {
@@ -118,12 +122,15 @@ impl Reading {
         only("fields", !config.fields.is_empty(), &[Format::Csv, Format::Tsv])?;
         only("header", config.header, &[Format::Csv, Format::Tsv])?;
         only("delimiter", config.delimiter.is_some(), &[Format::Csv])?;
-        only("pattern", config.pattern.is_some(), &[Format::Regex])?;
+        only("pattern", config.pattern.is_some(), &[Format::Regex, Format::Grok])?;
+        only("patterns", !config.patterns.is_empty(), &[Format::Grok])?;
         if format == Format::Line && !config.aliases.is_empty() {
             return Err(ContractError::NotForFormat { key: "aliases", format });
         }
-        if format == Format::Regex && config.pattern.is_none() {
-            return Err(ContractError::NoPattern);
+        match (format, &config.pattern) {
+            (Format::Regex, None) => return Err(ContractError::NoPattern),
+            (Format::Grok, None) => return Err(ContractError::NoGrok),
+            _ => {}
         }
         let fields = match std::mem::take(&mut config.fields) {
             none if none.is_empty() => first_names(given, columns),
@@ -144,6 +151,7 @@ impl Reading {
             delimiter: config.delimiter.map(delimiter).transpose()?,
             header: config.header,
             pattern: config.pattern.take(),
+            patterns: std::mem::take(&mut config.patterns).into_iter().collect(),
         })
     }
 }
@@ -161,6 +169,7 @@ impl fmt::Display for Format {
             Self::Syslog => "syslog",
             Self::Cri => "cri",
             Self::Regex => "regex",
+            Self::Grok => "grok",
         })
     }
 }
