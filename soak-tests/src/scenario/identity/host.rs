@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use tokio::process::Command;
 
 use crate::ground::{Ground, free_port};
+use crate::processes::Process;
 
 pub(super) struct Host {
     core: String,
@@ -29,6 +30,27 @@ impl Host {
         std::fs::write(more.join("enrol.toml"), text)?;
         ground.write_agent(ground.gateway, &format!("enrol_port = {}\n", port.port()))?;
         Ok(Self { core: port.to_string(), token: ground.dir.join("token") })
+    }
+
+    /// A host beside it that has nothing to ship: an enrolled agent that runs, and whose certificates end like everybody's.
+    pub(super) async fn companion(
+        &self,
+        ground: &Ground,
+        number: usize,
+    ) -> anyhow::Result<Process> {
+        let dir = ground.dir.join(format!("companion-{number}"));
+        let own = Ground {
+            logs: dir.join("logs"),
+            state: dir.join("agent"),
+            agent_config: dir.join("agent.toml"),
+            dir,
+            ..ground.clone()
+        };
+        std::fs::create_dir_all(&own.logs)?;
+        own.write_agent(own.gateway, "")?;
+        self.enrol(&own, &["--host", &format!("companion-{number}")]).await?;
+        let (program, log) = (&own.programs.agent, own.dir.join("agent.log"));
+        Process::start("companion", program, &own.agent_config, None, &[], &log)
     }
 
     /// From a fresh token to an identity.
