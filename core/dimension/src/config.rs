@@ -240,8 +240,8 @@ impl SourcePlan {
     pub fn label(&self) -> String {
         match self {
             Self::File(file) => format!("file {}", file.path.display()),
-            Self::Postgres(query) => format!("postgres {}", source::postgres::place(query)),
-            Self::MySql(query) => format!("mysql {}", source::mysql::place(query)),
+            Self::Postgres(query) => source::label::<source::Postgres>(query),
+            Self::MySql(query) => source::label::<source::MySql>(query),
             Self::Sqlite(query) => format!("sqlite {}", query.path.display()),
         }
     }
@@ -276,10 +276,10 @@ impl DimensionPlan {
                 Box::new(source::FileSource::new(file.clone(), shape, limits))
             }
             SourcePlan::Postgres(query) => {
-                Box::new(source::postgres::Source::new(query.clone(), shape, limits))
+                Box::new(source::Source::<source::Postgres>::new(query.clone(), shape, limits))
             }
             SourcePlan::MySql(query) => {
-                Box::new(source::mysql::Source::new(query.clone(), shape, limits))
+                Box::new(source::Source::<source::MySql>::new(query.clone(), shape, limits))
             }
             SourcePlan::Sqlite(query) => {
                 Box::new(source::sqlite::Source::new(query.clone(), shape, limits))

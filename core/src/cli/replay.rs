@@ -171,7 +171,16 @@ fn inexact(pipeline: &PipelinePlan) -> String {
     }
 }
 
+/// Refuses what would not be exact, unless forced, and what would come to nothing.
 fn refuse_inexact(pipeline: &PipelinePlan, force: bool) -> anyhow::Result<()> {
+    if let To::Stream(target) = &pipeline.to {
+        let (name, stream) = (&pipeline.name, &target.stream);
+        let text = format!(
+            "pipeline {name} writes stream {stream}, which keeps each record once: a replay would add nothing to it; replay a \
+             pipeline that reads {stream}"
+        );
+        return Err(coded(Exit::Conflict, anyhow!(text)));
+    }
     if force || pipeline.to.survives_rewind() {
         return Ok(());
     }

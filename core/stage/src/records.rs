@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
-use arrow_schema::SchemaRef;
+use arrow_schema::{DataType, SchemaRef, TimeUnit};
 use bytes::Bytes;
 use garam_proto::{BlockHeader, LogOffset, OriginId, Record};
 
@@ -63,6 +63,24 @@ impl DropReason {
             Self::Header => "header",
         }
     }
+}
+
+/// Whether a row can hold a value of this type: those of a contract's columns and of the system's.
+pub fn is_row_type(data_type: &DataType) -> bool {
+    matches!(
+        data_type,
+        DataType::Boolean
+            | DataType::Int16
+            | DataType::Int32
+            | DataType::Int64
+            | DataType::Float32
+            | DataType::Float64
+            | DataType::Decimal128(..)
+            | DataType::Utf8
+            | DataType::Date32
+            | DataType::Timestamp(TimeUnit::Microsecond, _)
+            | DataType::FixedSizeBinary(_)
+    )
 }
 
 /// Rows in the order of the records, each with the record it came from; every input record is in exactly one of

@@ -42,24 +42,6 @@ pub struct NoKey {
     pub found: String,
 }
 
-/// Whether a value of this type can be part of a key.
-pub fn can_be_key(data_type: &DataType) -> bool {
-    matches!(
-        data_type,
-        DataType::Boolean
-            | DataType::Int16
-            | DataType::Int32
-            | DataType::Int64
-            | DataType::Float32
-            | DataType::Float64
-            | DataType::Decimal128(..)
-            | DataType::Utf8
-            | DataType::Date32
-            | DataType::Timestamp(TimeUnit::Microsecond, _)
-            | DataType::FixedSizeBinary(_)
-    )
-}
-
 /// The hash of each row's key; `key` are numbers of columns.
 pub fn key_hashes(rows: &RecordBatch, key: &[usize]) -> Result<Vec<u64>, NoKey> {
     let mut bytes = Vec::new();

@@ -90,6 +90,19 @@ fn check_reads_each_dimension_once_and_names_a_key_that_is_there_twice() {
 }
 
 #[test]
+fn a_pipeline_into_a_stream_is_not_replayed() {
+    let placed = "[stream.placed.contract]\nformat = \"json\"\n[stream.placed.contract.columns]\nid = \"bigint\"\n\
+        [pipeline.place]\nfrom = \"orders\"\n[pipeline.place.to.stream]\nname = \"placed\"\nkey = [\"id\"]\n";
+    let shell = Shell::new(&format!("{PIPELINE}{placed}"));
+    for more in [&["--yes"][..], &["--yes", "--force"][..]] {
+        let (exit, told) = shell.fails(&[&["replay", "place", "--from", "0"][..], more].concat());
+        assert_eq!(exit, 6);
+        assert!(told.contains("replay a pipeline that reads placed"), "{told}");
+    }
+    assert!(!shell.path().join("core/meta.db").try_exists().unwrap(), "nothing was asked for");
+}
+
+#[test]
 fn check_prints_a_stable_plan() {
     let shell = Shell::new(PIPELINE);
     expect![[r#"

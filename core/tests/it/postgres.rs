@@ -4,7 +4,7 @@ use sqlx::Connection as _;
 
 use crate::client::Client;
 use crate::core_under_test::Core;
-use crate::testbed::Server;
+use crate::testbed::{Server, lines_arrive_once_over_a_kill};
 
 async fn lines(url: &str) -> Vec<String> {
     let Ok(mut connection) = sqlx::PgConnection::connect(url).await else { return Vec::new() };
@@ -14,34 +14,7 @@ async fn lines(url: &str) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lines_reach_postgres_once_over_a_killed_server_and_a_restarted_core() {
-    let server = Server::start("postgres", "killed");
-    let url = &server.url;
-    let folder = tempfile::tempdir().unwrap();
-    let address = folder.path().join("db.url");
-    std::fs::write(&address, url).unwrap();
-    let core = Core::delivering(folder, &format!("postgres]\nurl_file = {address:?}")).await;
-    let identity = core.identity("web-01");
-    let mut agent = Client::connect(core.app.gateway_addr(), &identity).await.unwrap();
-    assert_eq!(agent.claim(1, 1, "logs").await, Ok(0));
-    agent.push(1, 1, 1, 0, "one\ntwo\n").await;
-    agent.acked(1, 8).await;
-    core.eventually("two lines", || async { lines(url).await == ["one", "two"] }).await;
-
-    // The server is gone; what is acknowledged meanwhile waits in the log.
-    server.kill();
-    agent.push(1, 1, 1, 8, "three\n").await;
-    agent.acked(1, 14).await;
-    server.start_again();
-    let expected = ["one", "two", "three"];
-    core.eventually("three lines", || async { lines(url).await == expected }).await;
-
-    let core = core.restart().await;
-    let mut agent = Client::connect(core.app.gateway_addr(), &identity).await.unwrap();
-    assert_eq!(agent.claim(1, 1, "logs").await, Ok(14));
-    agent.push(1, 1, 1, 14, "four\n").await;
-    agent.acked(1, 19).await;
-    let expected = ["one", "two", "three", "four"];
-    core.eventually("four lines", || async { lines(url).await == expected }).await;
+    lines_arrive_once_over_a_kill("postgres", "postgres", lines).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

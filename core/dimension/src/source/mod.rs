@@ -11,3 +11,6 @@ mod query;
 pub(crate) mod sqlite;
 
 pub use file::FileSource;
+pub(crate) use mysql::MySql;
+pub(crate) use postgres::Postgres;
+pub(crate) use query::{Source, label};

@@ -3,48 +3,44 @@
 //! One connection for each reading, one read-only transaction with a snapshot of its own: the rows are of one state of the
 //! database, and arrive one by one.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
 use garam_sink::address::{Address, Place as _, secret};
 use garam_sink::mysql::{MySqlError, OnlyMySql};
-use garam_stage::{DimensionSource, Failure, Told, Wanted};
+use garam_stage::{Failure, Told};
 use sqlx::mysql::{MySqlConnectOptions, MySqlRow};
 use sqlx::{
     AssertSqlSafe, Column as _, ConnectOptions as _, Executor as _, MySqlConnection, Row as _,
     SqlSafeStr as _, Statement as _, TypeInfo as _,
 };
 
-use super::query::{CONNECT_TIMEOUT, GRACE, Record, gatherer, within};
+use super::query::{Asked, CONNECT_TIMEOUT, Record, Server, gatherer, within};
 use crate::config::ServerQuery;
-use crate::gather::{Gatherer, Limits};
-use crate::shape::Shape;
+use crate::gather::Gatherer;
 
 const ABOUT: &str =
     "SELECT CAST(@@version AS CHAR), CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)";
 
-pub(crate) struct Source {
-    query: ServerQuery,
-    shape: Shape,
-    limits: Limits,
-}
+pub(crate) struct MySql;
 
 pub(crate) fn address(query: &ServerQuery) -> Result<Address<MySqlConnectOptions>, MySqlError> {
     Address::of(query.url_file.as_deref(), query.url.as_ref())
 }
 
-/// For people: never a secret.
-pub(crate) fn place(query: &ServerQuery) -> String {
-    address(query).map_or_else(|_| "nowhere".to_owned(), |address| address.place())
-}
+#[async_trait]
+impl Server for MySql {
+    const KIND: &'static str = "mysql";
+    type Connection = MySqlConnection;
 
-impl Source {
-    pub(crate) fn new(query: ServerQuery, shape: Shape, limits: Limits) -> Self {
-        Self { query, shape, limits }
+    fn place(query: &ServerQuery) -> String {
+        address(query).map_or_else(|_| "nowhere".to_owned(), |address| address.place())
     }
 
-    async fn open(&self) -> Result<(MySqlConnection, String), Failure> {
-        let mut options = address(&self.query)?.read::<OnlyMySql>()?;
-        if let Some(path) = &self.query.password_file {
+    async fn open(query: &ServerQuery) -> Result<(MySqlConnection, String), Failure> {
+        let mut options = address(query)?.read::<OnlyMySql>()?;
+        if let Some(path) = &query.password_file {
             options = options.password(&secret::<OnlyMySql>(path)?);
         }
         let place = options.place();
@@ -53,15 +49,21 @@ impl Source {
             let options = options.pipes_as_concat(false).disable_statement_logging();
             options.connect().await.map_err(|source| failed("connect", &place, source))
         };
-        let opened = within(CONNECT_TIMEOUT, asked, || silent("connect", &place, CONNECT_TIMEOUT));
+        let opened =
+            within(CONNECT_TIMEOUT, asked, || Self::silent("connect", &place, CONNECT_TIMEOUT));
         Ok((opened.await?, place))
     }
 
-    async fn ask(&self, mut connection: MySqlConnection, place: &str) -> Result<Told, Failure> {
+    async fn ask(
+        asked: &Asked,
+        mut connection: MySqlConnection,
+        place: &str,
+    ) -> Result<Told, Failure> {
+        let Asked { query, shape, limits } = asked;
         let broken = |source| failed("read a dimension", place, source);
         let (version, source_us): (String, i64) =
             sqlx::query_as(ABOUT).fetch_one(&mut connection).await.map_err(broken)?;
-        let limit = self.query.statement_timeout;
+        let limit = query.statement_timeout;
         let limit = match version.contains("MariaDB") {
             true => format!("max_statement_time = {}", limit.as_secs_f64()),
             false => format!("max_execution_time = {}", limit.as_millis()),
@@ -71,11 +73,11 @@ impl Source {
              START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
         );
         sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut connection).await.map_err(broken)?;
-        let sql = || AssertSqlSafe(self.query.query.clone());
+        let sql = || AssertSqlSafe(query.query.clone());
         // What can be prepared is one statement.
         let prepared = (&mut connection).prepare(sql().into_sql_str()).await.map_err(broken)?;
         let names = prepared.columns().iter().map(|column| column.name().to_owned()).collect();
-        let mut gatherer = gatherer(place, &self.shape, self.limits, names)?;
+        let mut gatherer = gatherer(place, shape, *limits, names)?;
         let mut record = Record::default();
         let mut rows = sqlx::raw_sql(sql()).fetch(&mut connection);
         while let Some(row) = rows.try_next().await.map_err(broken)? {
@@ -83,20 +85,8 @@ impl Source {
         }
         Ok(Told::Rows { rows: gatherer.finish()?, source_us: Some(source_us) })
     }
-}
-
-#[async_trait]
-impl DimensionSource for Source {
-    fn label(&self) -> String {
-        format!("mysql {}", place(&self.query))
-    }
-
-    /// Whether something has changed only the query can tell.
-    async fn read(&mut self, _wanted: Wanted) -> Result<Told, Failure> {
-        let (connection, place) = self.open().await?;
-        let limit = self.query.statement_timeout + GRACE;
-        let late = || silent("read a dimension", &place, limit);
-        within(limit, self.ask(connection, &place), late).await
+    fn silent(action: &'static str, place: &str, limit: Duration) -> Failure {
+        MySqlError::Silent { action, place: place.to_owned(), limit }.into()
     }
 }
 
@@ -129,8 +119,4 @@ fn take(row: &MySqlRow, record: &mut Record, gatherer: &mut Gatherer<'_>) -> Res
 
 fn failed(action: &'static str, place: &str, source: sqlx::Error) -> Failure {
     MySqlError::Database { action, place: place.to_owned(), source }.into()
-}
-
-fn silent(action: &'static str, place: &str, limit: std::time::Duration) -> Failure {
-    MySqlError::Silent { action, place: place.to_owned(), limit }.into()
 }

@@ -3,47 +3,43 @@
 //! One connection for each reading, one read-only transaction, one cursor in it: the rows are of one state of the database, and
 //! arrive in pieces. The cursor takes one SELECT and nothing else. A standby does as well as any other server.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
 use garam_sink::address::{Address, Place as _, secret};
 use garam_sink::postgres::{OnlyPostgres, PostgresError};
-use garam_stage::{DimensionSource, Failure, Told, Wanted};
+use garam_stage::{Failure, Told};
 use sqlx::postgres::{PgConnectOptions, PgRow};
 use sqlx::{
     AssertSqlSafe, Column as _, ConnectOptions as _, Executor as _, PgConnection, Row as _,
     SqlSafeStr as _, Statement as _, TypeInfo as _, ValueRef as _,
 };
 
-use super::query::{CONNECT_TIMEOUT, GRACE, Record, gatherer, within};
+use super::query::{Asked, CONNECT_TIMEOUT, Record, Server, gatherer, within};
 use crate::config::ServerQuery;
-use crate::gather::{Gatherer, Limits};
-use crate::shape::Shape;
+use crate::gather::Gatherer;
 
 const FETCH: &str = "FETCH FORWARD 4096 FROM garam_dimension";
 
-pub(crate) struct Source {
-    query: ServerQuery,
-    shape: Shape,
-    limits: Limits,
-}
+pub(crate) struct Postgres;
 
 pub(crate) fn address(query: &ServerQuery) -> Result<Address<PgConnectOptions>, PostgresError> {
     Address::of(query.url_file.as_deref(), query.url.as_ref())
 }
 
-/// For people: never a secret.
-pub(crate) fn place(query: &ServerQuery) -> String {
-    address(query).map_or_else(|_| "nowhere".to_owned(), |address| address.place())
-}
+#[async_trait]
+impl Server for Postgres {
+    const KIND: &'static str = "postgres";
+    type Connection = PgConnection;
 
-impl Source {
-    pub(crate) fn new(query: ServerQuery, shape: Shape, limits: Limits) -> Self {
-        Self { query, shape, limits }
+    fn place(query: &ServerQuery) -> String {
+        address(query).map_or_else(|_| "nowhere".to_owned(), |address| address.place())
     }
 
-    async fn open(&self) -> Result<(PgConnection, String), Failure> {
-        let mut options = address(&self.query)?.read::<OnlyPostgres>()?;
-        if let Some(path) = &self.query.password_file {
+    async fn open(query: &ServerQuery) -> Result<(PgConnection, String), Failure> {
+        let mut options = address(query)?.read::<OnlyPostgres>()?;
+        if let Some(path) = &query.password_file {
             options = options.password(&secret::<OnlyPostgres>(path)?);
         }
         let place = options.place();
@@ -54,14 +50,20 @@ impl Source {
             let opened = options.disable_statement_logging().connect().await;
             opened.map_err(|source| failed("connect", &place, source))
         };
-        let opened = within(CONNECT_TIMEOUT, asked, || silent("connect", &place, CONNECT_TIMEOUT));
+        let opened =
+            within(CONNECT_TIMEOUT, asked, || Self::silent("connect", &place, CONNECT_TIMEOUT));
         Ok((opened.await?, place))
     }
 
-    async fn ask(&self, mut connection: PgConnection, place: &str) -> Result<Told, Failure> {
+    async fn ask(
+        asked: &Asked,
+        mut connection: PgConnection,
+        place: &str,
+    ) -> Result<Told, Failure> {
+        let Asked { query, shape, limits } = asked;
         const ACTION: &str = "read a dimension";
         let broken = |source| failed(ACTION, place, source);
-        let limit = self.query.statement_timeout.as_millis();
+        let limit = query.statement_timeout.as_millis();
         let begin = format!(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = {limit}; \
              SET LOCAL idle_in_transaction_session_timeout = {limit}; SET LOCAL timezone = 'UTC'; SET LOCAL datestyle = 'ISO'"
@@ -70,11 +72,11 @@ impl Source {
         let clock = "SELECT (extract(epoch FROM now()) * 1000000)::bigint";
         let (source_us,): (i64,) =
             sqlx::query_as(clock).fetch_one(&mut connection).await.map_err(broken)?;
-        let sql = AssertSqlSafe(self.query.query.clone()).into_sql_str();
+        let sql = AssertSqlSafe(query.query.clone()).into_sql_str();
         let prepared = (&mut connection).prepare(sql).await.map_err(broken)?;
         let names = prepared.columns().iter().map(|column| column.name().to_owned()).collect();
-        let mut gatherer = gatherer(place, &self.shape, self.limits, names)?;
-        let cursor = format!("DECLARE garam_dimension NO SCROLL CURSOR FOR {}", self.query.query);
+        let mut gatherer = gatherer(place, shape, *limits, names)?;
+        let cursor = format!("DECLARE garam_dimension NO SCROLL CURSOR FOR {}", query.query);
         sqlx::query(AssertSqlSafe(cursor)).execute(&mut connection).await.map_err(broken)?;
         let mut record = Record::default();
         loop {
@@ -90,20 +92,8 @@ impl Source {
         }
         Ok(Told::Rows { rows: gatherer.finish()?, source_us: Some(source_us) })
     }
-}
-
-#[async_trait]
-impl DimensionSource for Source {
-    fn label(&self) -> String {
-        format!("postgres {}", place(&self.query))
-    }
-
-    /// Whether something has changed only the query can tell.
-    async fn read(&mut self, _wanted: Wanted) -> Result<Told, Failure> {
-        let (connection, place) = self.open().await?;
-        let limit = self.query.statement_timeout + GRACE;
-        let late = || silent("read a dimension", &place, limit);
-        within(limit, self.ask(connection, &place), late).await
+    fn silent(action: &'static str, place: &str, limit: Duration) -> Failure {
+        PostgresError::Silent { action, place: place.to_owned(), limit }.into()
     }
 }
 
@@ -138,8 +128,4 @@ fn take(row: &PgRow, record: &mut Record, gatherer: &mut Gatherer<'_>) -> Result
 
 fn failed(action: &'static str, place: &str, source: sqlx::Error) -> Failure {
     PostgresError::Database { action, place: place.to_owned(), source }.into()
-}
-
-fn silent(action: &'static str, place: &str, limit: std::time::Duration) -> Failure {
-    PostgresError::Silent { action, place: place.to_owned(), limit }.into()
 }

@@ -10,7 +10,8 @@ use arrow_array::cast::AsArray as _;
 use arrow_array::types::Int32Type;
 use arrow_schema::{DataType, SchemaRef};
 use garam_proto::{Codec, Compressor, RecordsBuilder};
-use garam_stage::slots::{can_be_key, key_hashes, partition_of_key};
+use garam_stage::records::is_row_type;
+use garam_stage::slots::{key_hashes, partition_of_key};
 use garam_stage::{Failure, FailureKind, RecordRef, Refusal, system};
 
 use super::json::Writer;
@@ -51,7 +52,7 @@ impl Layout {
                 unfit(format!("key column {name} is not among the rows' columns"))
             })?;
             let data_type = schema.field(number).data_type();
-            if !can_be_key(data_type) {
+            if !is_row_type(data_type) {
                 return Err(unfit(format!(
                     "key column {name} of type {data_type} cannot be a key"
                 )));
@@ -82,16 +83,18 @@ impl Layout {
             let to = partition_of_key(hash, partitions) as usize;
             let position = position(at, self.ordinal_of(rows, row));
             let Some(&mark) = marks.0.get(to).filter(|mark| position >= **mark) else { continue };
-            let growing = growing.entry(to).or_insert_with(|| Growing::from(mark));
-            if let Some(full) = growing.add(position, texts.row(row)) {
-                blocks.push((to, full.packed()?));
-            }
-            if texts.row(row).len() > MAX_RECORD {
+            let text = texts.row(row);
+            if text.len() > MAX_RECORD {
                 let detail = format!(
                     "the record is {} bytes long, at most {MAX_RECORD} fit into a stream",
-                    texts.row(row).len()
+                    text.len()
                 );
                 refused.push(Refusal { row, detail });
+                continue;
+            }
+            let growing = growing.entry(to).or_insert_with(|| Growing::from(mark));
+            if let Some(full) = growing.add(position, text) {
+                blocks.push((to, full.packed()?));
             }
         }
         if !refused.is_empty() {

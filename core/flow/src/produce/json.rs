@@ -20,7 +20,8 @@ use arrow_array::types::{
     TimestampMicrosecondType,
 };
 use arrow_array::{Array, ArrayRef, RecordBatch};
-use arrow_schema::{DataType, SchemaRef, TimeUnit};
+use arrow_schema::{DataType, SchemaRef};
+use garam_stage::records::is_row_type;
 use garam_stage::{Failure, FailureKind, system};
 
 /// The column that holds members no column was made of, as the text of an object.
@@ -65,7 +66,7 @@ impl Writer {
             if REPLACED.contains(&name) {
                 continue;
             }
-            if !is_written(data_type) {
+            if !is_row_type(data_type) {
                 let text = format!(
                     "column {name} of type {data_type} cannot be written into a stream: cast it"
                 );
@@ -105,23 +106,6 @@ impl Writer {
         }
         texts
     }
-}
-
-fn is_written(data_type: &DataType) -> bool {
-    matches!(
-        data_type,
-        DataType::Boolean
-            | DataType::Int16
-            | DataType::Int32
-            | DataType::Int64
-            | DataType::Float32
-            | DataType::Float64
-            | DataType::Decimal128(..)
-            | DataType::Utf8
-            | DataType::Date32
-            | DataType::Timestamp(TimeUnit::Microsecond, _)
-            | DataType::FixedSizeBinary(_)
-    )
 }
 
 fn value(column: &ArrayRef, row: usize, out: &mut Vec<u8>) {
@@ -198,4 +182,67 @@ fn string(text: &str, out: &mut Vec<u8>) {
 
 fn shown(out: &mut Vec<u8>, value: impl std::fmt::Display) {
     write!(out, "{value}").expect("a vector takes every byte");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow_array::{
+        BooleanArray, Date32Array, Decimal128Array, FixedSizeBinaryArray, Float32Array,
+        Float64Array, Int64Array, StringArray, TimestampMicrosecondArray,
+    };
+
+    use super::*;
+
+    fn texts(columns: Vec<(&str, ArrayRef)>) -> Vec<String> {
+        let rows = RecordBatch::try_from_iter(columns).unwrap();
+        let texts = Writer::of(&rows.schema()).unwrap().texts(&rows);
+        let text = |row| String::from_utf8(texts.row(row).to_vec()).unwrap();
+        let all: Vec<String> = (0..rows.num_rows()).map(text).collect();
+        for text in &all {
+            serde_json::from_str::<serde_json::Value>(text).expect("it is JSON");
+        }
+        all
+    }
+
+    #[test]
+    fn every_type_is_written_with_all_that_it_holds() {
+        let digits = Decimal128Array::from(vec![Some(-1_234_567_890_123_456_789_012), None]);
+        let digits = digits.with_precision_and_scale(38, 4).unwrap();
+        let id = FixedSizeBinaryArray::try_from_iter([[0xab_u8, 1], [0, 2]].iter()).unwrap();
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("yes", Arc::new(BooleanArray::from(vec![Some(true), None]))),
+            ("n", Arc::new(Int64Array::from(vec![i64::MIN, 7]))),
+            ("money", Arc::new(digits)),
+            ("r", Arc::new(Float32Array::from(vec![0.1, f32::NAN]))),
+            ("d", Arc::new(Float64Array::from(vec![1e300, -0.5]))),
+            ("day", Arc::new(Date32Array::from(vec![Some(20_784), Some(-1)]))),
+            (
+                "at",
+                Arc::new(TimestampMicrosecondArray::from(vec![Some(1_795_476_244_123_456), None])),
+            ),
+            ("id", Arc::new(id)),
+            ("text", Arc::new(StringArray::from(vec![Some("a\"\\\n\u{1}é"), None]))),
+        ];
+        let expected = [
+            "{\"yes\":true,\"n\":-9223372036854775808,\"money\":-123456789012345678.9012,\"r\":0.1,\"d\":1e300,\
+             \"day\":\"2026-11-27\",\"at\":\"2026-11-23T23:24:04.123456Z\",\"id\":\"ab01\",\"text\":\"a\\\"\\\\\\n\\u0001é\"}",
+            "{\"n\":7,\"r\":\"NaN\",\"d\":-0.5,\"day\":\"1969-12-31\",\"id\":\"0002\"}",
+        ];
+        assert_eq!(texts(columns), expected);
+    }
+
+    #[test]
+    fn what_the_new_record_replaces_stays_behind_and_the_rest_is_an_object() {
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("a", Arc::new(Int64Array::from(vec![1]))),
+            (REST, Arc::new(StringArray::from(vec!["{\"b\":2}"]))),
+            (system::HOST, Arc::new(StringArray::from(vec!["web-1"]))),
+            (system::ORDINAL, Arc::new(Int64Array::from(vec![0]))),
+            (system::VERSION, Arc::new(Int64Array::from(vec![9]))),
+        ];
+        let expected = ["{\"a\":1,\"_rest\":{\"b\":2},\"_host\":\"web-1\"}"];
+        assert_eq!(texts(columns), expected);
+    }
 }
