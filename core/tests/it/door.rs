@@ -1,6 +1,7 @@
 //! The door: who gets in, what an agent is told, and that what it was told is true.
 
 use garam_proto::message::{self as m, ByeReason, Message};
+use garam_proto::{Codec, Descriptor};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -104,6 +105,28 @@ async fn broken_protocol_ends_the_session_with_a_reason() {
     unclaimed.push(9, 1, 1, 0, "one\n").await;
     says_goodbye(&mut unclaimed, "slot 9 was never claimed").await;
 
+    let mut another = Client::connect(to, &identity).await.unwrap();
+    another.claim(1, 1, "logs").await.unwrap();
+    another.push(1, 2, 1, 0, "one\n").await;
+    says_goodbye(&mut another, "slot 1 carries a block of another origin").await;
+
+    // Sizes that are no range of a file, and those of a bomb.
+    for (raw_len, range, why) in [
+        (3, 4, "lines of 3 bytes claim a source range of 4 bytes"),
+        (1 << 30, 1 << 30, "1073741824"),
+    ] {
+        let mut lying = Client::connect(to, &identity).await.unwrap();
+        lying.claim(1, 1, "logs").await.unwrap();
+        let mut header = block(lying.welcome.agent, 1, 0, b"one\n");
+        (header.raw_len, header.to, header.codec) = (raw_len, range, Codec::Zstd);
+        lying.send(m::Push { slot: 1, answer: 1, block: header }.into(), b"one\n").await;
+        says_goodbye(&mut lying, why).await;
+    }
+
+    let mut long = Client::connect(to, &identity).await.unwrap();
+    long.send(claim_of(1, 1, vec![b'x'; 8 * 1024 + 1]).into(), &[]).await;
+    says_goodbye(&mut long, "a descriptor of 8193 bytes, at most 8192").await;
+
     let mut wrong_way = Client::connect(to, &identity).await.unwrap();
     wrong_way.send(m::Ack { marks: Vec::new() }.into(), &[]).await;
     says_goodbye(&mut wrong_way, "Ack is not for an agent to send").await;
@@ -113,6 +136,40 @@ async fn broken_protocol_ends_the_session_with_a_reason() {
     says_goodbye(&mut garbage, "is the peer speaking Garam's protocol?").await;
 
     assert_eq!(core.lines().await, Vec::<String>::new(), "nothing of it was delivered");
+}
+
+/// A claim of an origin with this path.
+fn claim_of(slot: u32, generation: u8, path: Vec<u8>) -> m::Claim {
+    let mut claim = claim(slot, generation, "logs");
+    if let Descriptor::File(file) = &mut claim.descriptor {
+        file.path = path;
+    }
+    claim
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_session_claims_no_more_than_it_may_take_in_memory() {
+    let core = Core::start().await;
+    let mut greedy =
+        Client::connect(core.app.gateway_addr(), &core.identity("web-01")).await.unwrap();
+    // 8 KiB of path and half of one for the rest, of 32 MiB.
+    let most = 32 * 1024 * 1024 / (8 * 1024 + 512);
+    for slot in 0..=most {
+        let mut claim = claim_of(slot, 1, vec![b'x'; 8 * 1024]);
+        claim.generation.0[..4].copy_from_slice(&slot.to_be_bytes());
+        greedy.send(claim.into(), &[]).await;
+    }
+    let mut granted = 0;
+    let bye = loop {
+        match greedy.receive().await {
+            Some(Message::ClaimAck(_)) => granted += 1,
+            Some(Message::Bye(bye)) => break bye,
+            other => panic!("expected a goodbye, got {other:?} after {granted}"),
+        }
+    };
+    assert_eq!(bye.reason, ByeReason::Unavailable);
+    assert!(bye.text.contains("too many origins in one session"), "{}", bye.text);
+    assert_eq!(granted, most);
 }
 
 async fn says_goodbye(agent: &mut Client, why: &str) {

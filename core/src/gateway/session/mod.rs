@@ -240,10 +240,6 @@ impl Session {
 
     /// Looks through the origins of streams, away from the tasks that move data, and not for everybody at once.
     async fn open(&self, open: m::Open) -> Result<m::OpenAck, Broken> {
-        if open.queries.len() > m::MAX_OPENS {
-            let asked = open.queries.len();
-            return Err(broken(format!("{asked} queries in one open, at most {}", m::MAX_OPENS)));
-        }
         let unavailable = |text: String| ends(ByeReason::Unavailable, text);
         let turn = self.door.openings.acquire().await;
         let _turn = turn.map_err(|_| unavailable("the core is stopping".into()))?;
