@@ -262,7 +262,8 @@ impl Rig {
         [&mut self.core, &mut self.agent].into_iter().flatten()
     }
 
-    fn core_log(&self) -> PathBuf {
+    /// What the core has said, over all its lives.
+    pub(crate) fn core_log(&self) -> PathBuf {
         self.ground.dir.join("core.log")
     }
 

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use garam_log::{Entry, EntryBody, LogError, LogReader};
+use garam_proto::LogOffset;
 use garam_stage::Failure;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::{Instant, timeout_at};
@@ -32,6 +33,8 @@ pub(crate) struct Cutter<'a> {
     context: &'a Context,
     reader: Box<dyn LogReader>,
     stop: watch::Receiver<bool>,
+    /// Behind what was read.
+    next: LogOffset,
     /// Read, but not fitting into the batch before.
     held: Option<Entry>,
     /// Met behind the batch before.
@@ -42,12 +45,14 @@ impl<'a> Cutter<'a> {
     pub(crate) fn new(
         context: &'a Context,
         reader: Box<dyn LogReader>,
+        from: LogOffset,
         stop: watch::Receiver<bool>,
     ) -> Self {
-        Self { context, reader, stop, held: None, failed: None }
+        Self { context, reader, stop, next: from, held: None, failed: None }
     }
 
-    /// Cuts, prepares and sends batches until asked to stop, or until the log fails, which is sent as the last item.
+    /// Cuts, prepares and sends batches until asked to stop, until there shall be no more, or until the log fails, which is
+    /// sent as the last item.
     pub(crate) async fn run(
         mut self,
         binding: Arc<Binding>,
@@ -67,14 +72,14 @@ impl<'a> Cutter<'a> {
         }
     }
 
-    /// The next batch; `None` when asked to stop.
+    /// The next batch; `None` when asked to stop, or when there shall be no more.
     async fn cut(&mut self) -> Result<Option<Batch>, LogError> {
         let Some((first, permit)) = self.first().await? else { return Ok(None) };
         let limits = &self.context.config.limits;
         let begun = Instant::now();
         let mut batch = Batch::default();
         batch.push(first, permit);
-        while begun.elapsed() < limits.max_wait {
+        while begun.elapsed() < limits.max_wait && !self.is_at_end() {
             let entry = match self.more(begun + limits.linger).await {
                 Ok(Some(entry)) => entry,
                 Ok(None) => break,
@@ -107,12 +112,13 @@ impl<'a> Cutter<'a> {
         let stats = &self.context.hooks.stats;
         let entry = match self.held.take() {
             Some(entry) => entry,
+            None if self.is_at_end() => return Ok(None),
             None => {
                 stats.reader_waits(Some(Waiting::Entries));
                 tokio::select! {
                     biased;
                     () = stopped(&mut self.stop) => return Ok(None),
-                    entry = self.reader.next() => entry?,
+                    entry = self.reader.next() => self.read(entry?),
                 }
             }
         };
@@ -129,10 +135,20 @@ impl<'a> Cutter<'a> {
 
     /// The next entry, waiting for it until the deadline if the log is drained.
     async fn more(&mut self, deadline: Instant) -> Result<Option<Entry>, LogError> {
-        match self.reader.try_next().await? {
-            Some(entry) => Ok(Some(entry)),
-            None => timeout_at(deadline, self.reader.next()).await.ok().transpose(),
-        }
+        let entry = match self.reader.try_next().await? {
+            Some(entry) => Some(entry),
+            None => timeout_at(deadline, self.reader.next()).await.ok().transpose()?,
+        };
+        Ok(entry.map(|entry| self.read(entry)))
+    }
+
+    fn read(&mut self, entry: Entry) -> Entry {
+        self.next = entry.offset.next();
+        entry
+    }
+
+    fn is_at_end(&self) -> bool {
+        self.context.config.until.is_some_and(|until| self.next >= until)
     }
 
     /// Bytes an entry takes in memory, compressed and raw; the raw length is a claim, which decoding caps.

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use garam_proto::{DecodeLimits, PartitionId, PipelineId};
+use garam_proto::{DecodeLimits, LogOffset, PartitionId, PipelineId};
 use garam_stage::{CursorKey, PlanId, SlotRange};
 
 /// Where a pipeline begins when no cursor exists and none is remembered.
@@ -42,6 +42,8 @@ pub struct FlowConfig {
     /// What the pipeline does to records, recorded with the next cursor.
     pub plan: PlanId,
     pub start: Start,
+    /// It stops by itself before this offset. Default: it never does.
+    pub until: Option<LogOffset>,
     pub limits: FlowLimits,
 }
 
@@ -91,7 +93,7 @@ impl FlowConfig {
     /// A pipeline with one output and default limits.
     pub fn new(pipeline: PipelineId, input: PartitionId, plan: PlanId, start: Start) -> Self {
         let (slots, limits, lane) = (SlotRange::ALL, FlowLimits::default(), Lane::Input);
-        Self { pipeline, input, lane, slots, plan, start, limits }
+        Self { pipeline, input, lane, slots, plan, start, until: None, limits }
     }
 
     /// What tells this flow's cursor and quarantine entries from those of the pipeline's other flows.

@@ -59,7 +59,7 @@ impl Flow {
         Self { context: Context { config, log, refiner, memory, hooks }, destination }
     }
 
-    /// Runs until `stop` becomes true (or its sender is gone): finishes what is in hand, flushes, and says where the
+    /// Runs until `stop` becomes true (or its sender is gone) or it is where it shall stop: finishes what is in hand, flushes, and says where the
     /// cursor stands. Must run on a tokio runtime with time; CPU work goes to its blocking threads.
     pub async fn run(mut self, stop: watch::Receiver<bool>) -> Result<Stopped, Failure> {
         let ended = self.run_from_durable_state(stop).await;
@@ -82,6 +82,7 @@ impl Flow {
             let destination = &mut *self.destination;
             let cursor = take_position(&self.context, destination, epoch, unsettled).await?;
             epoch = cursor.epoch;
+            destination.admits(&cursor, self.context.config.plan)?;
             let (from, to, why) = match self.flow(cursor, stop.clone()).await {
                 Ok(cursor) => return Ok(Stopped { cursor }),
                 Err(Halt::Failure(failure)) if self.was_left_behind(&failure) => {
@@ -125,7 +126,7 @@ impl Flow {
         hooks.stats.stands(&cursor, end);
 
         let (send, receive) = mpsc::channel(BATCHES_WAITING);
-        let cutter = Cutter::new(context, reader, stop);
+        let cutter = Cutter::new(context, reader, cursor.next, stop);
         let deliverer = Deliverer::new(context, &mut **destination, quarantine, cursor).await?;
         let reading = async {
             cutter.run(Arc::new(binding), send).await;

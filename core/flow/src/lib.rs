@@ -40,7 +40,7 @@ pub use config::{FlowConfig, FlowLimits, Lane, REQUEUE_LANE, Start};
 pub use engine::{Flow, Stopped};
 pub use error::FlowError;
 pub use produce::{
-    StreamDestination, StreamTarget, producer_origin, register_origin, stored_cursor,
+    CutShort, StreamDestination, StreamTarget, producer_origin, register_origin, stored_cursor,
 };
 pub use quarantine::{quarantine_origin, quarantine_stream};
 pub use requeue::{

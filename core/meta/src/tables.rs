@@ -105,38 +105,55 @@ impl Meta {
             .collect()
     }
 
-    /// Keeps a plan's full text. Durable before the plan may be used.
-    pub async fn plan(&self, id: PlanId, text: &str) -> Result<(), MetaError> {
-        let sql = "INSERT INTO plans (id, text, first_seen_us) VALUES (?, ?, ?) \
-                   ON CONFLICT (id) DO UPDATE SET text = text RETURNING text";
-        let query =
-            sqlx::query_scalar(sql).bind(id.0.cast_signed()).bind(text.to_owned()).bind(now_us());
-        let known =
-            sqlx::query_scalar("SELECT text FROM plans WHERE id = ?").bind(id.0.cast_signed());
-        let mut connection = self.connection.lock().await;
+    /// Keeps a plan's full text and, where it may have to be made again, what it was made of. Durable before the plan may be
+    /// used.
+    pub async fn plan(
+        &self,
+        id: PlanId,
+        text: &str,
+        recipe: Option<&str>,
+    ) -> Result<(), MetaError> {
         let failed = |source| self.error("store a plan in", source);
-        let mut stored: Vec<String> = known.fetch_all(&mut *connection).await.map_err(failed)?;
-        if stored.is_empty() {
-            stored = query.fetch_all(&mut *connection).await.map_err(failed)?;
-        }
-        match stored.first() {
-            Some(stored) if stored == text => {
-                self.copy_anew(&mut connection).await;
-                Ok(())
+        let recipe = recipe.map(str::to_owned);
+        let mut connection = self.connection.lock().await;
+        let known = sqlx::query_as("SELECT text, recipe FROM plans WHERE id = ?");
+        let known: Option<(String, Option<String>)> = known
+            .bind(id.0.cast_signed())
+            .fetch_optional(&mut *connection)
+            .await
+            .map_err(failed)?;
+        match known {
+            Some((known, _)) if known != text => {
+                return Err(MetaError::PlanCollision { id: id.0 });
             }
-            _ => Err(MetaError::PlanCollision { id: id.0 }),
+            Some((_, noted)) if noted.is_some() || recipe.is_none() => {}
+            _ => {
+                let sql = "INSERT INTO plans (id, text, first_seen_us, recipe) VALUES (?, ?, ?, ?) \
+                           ON CONFLICT (id) DO UPDATE SET recipe = excluded.recipe";
+                let query = sqlx::query(sql).bind(id.0.cast_signed()).bind(text.to_owned());
+                let query = query.bind(now_us()).bind(recipe);
+                query.execute(&mut *connection).await.map_err(failed)?;
+            }
         }
+        self.copy_anew(&mut connection).await;
+        Ok(())
     }
 
     /// The full text of a plan, if it was ever stored.
     pub async fn plan_text(&self, id: PlanId) -> Result<Option<String>, MetaError> {
-        let query =
-            sqlx::query_scalar("SELECT text FROM plans WHERE id = ?").bind(id.0.cast_signed());
+        self.of_plan(id, "SELECT text FROM plans WHERE id = ?").await
+    }
+
+    /// What a plan was made of, if that was noted.
+    pub async fn recipe(&self, id: PlanId) -> Result<Option<String>, MetaError> {
+        self.of_plan(id, "SELECT recipe FROM plans WHERE id = ? AND recipe IS NOT NULL").await
+    }
+
+    async fn of_plan(&self, id: PlanId, sql: &'static str) -> Result<Option<String>, MetaError> {
+        let query = sqlx::query_scalar(sql).bind(id.0.cast_signed());
         let mut connection = self.connection.lock().await;
-        query
-            .fetch_optional(&mut *connection)
-            .await
-            .map_err(|source| self.error("read a plan from", source))
+        let found = query.fetch_optional(&mut *connection).await;
+        found.map_err(|source| self.error("read a plan from", source))
     }
 
     /// Notes a certificate that was issued. Noting the same serial number again changes nothing.

@@ -12,7 +12,7 @@ use garam_log::{EmbeddedLog, OnFull, StreamConfig};
 use garam_meta::{Meta, MetaError};
 use garam_proto::{PartitionId, PipelineId, StreamName};
 use garam_sink::SinkStats;
-use garam_stage::{PlanId, Refiner};
+use garam_stage::Refiner;
 
 use crate::actors::Slot;
 use crate::actors::admin::{AdminRoom, admin};
@@ -24,7 +24,7 @@ use crate::actors::log::{LogNeeds, LogRoom, Reader, log};
 use crate::actors::meta::meta as meta_child;
 use crate::actors::pipeline::{FlowRoom, flow};
 use crate::actors::requeue::{self, CarrierRoom, Front};
-use crate::config::{PipelinePlan, Plan, Start, StreamPlan};
+use crate::config::{PipelinePlan, Plan, Recipe, Start, StreamPlan, plan_id, plan_text};
 use crate::enrol::Registrar;
 use crate::supervise::tree::{Patience, PipelineRoom, Rooms};
 
@@ -92,13 +92,11 @@ pub(super) async fn pipeline(
 ) -> Result<Pipeline, MetaError> {
     let destination = configured.to.label();
     let id = meta.pipeline(&configured.name, &configured.from, &destination).await?;
-    let mut text = configured.refining.text().to_owned();
     let partitions = |name: &StreamName| plan.stream(name).map_or(0, |stream| stream.partitions);
-    if let Some(placement) = configured.to.placement(partitions) {
-        text.push_str(&format!("{placement}\n"));
-    }
-    let plan_id = PlanId(xxhash_rust::xxh3::xxh3_64(text.as_bytes()));
-    meta.plan(plan_id, &text).await?;
+    let text = plan_text(&configured.refining, configured.to.placement(partitions));
+    let plan_id = plan_id(&text);
+    let recipe = Recipe::of(configured, stream, partitions).and_then(|recipe| recipe.text());
+    meta.plan(plan_id, &text, recipe.as_deref()).await?;
     let start = match configured.start {
         Start::Earliest => FlowStart::Earliest,
         Start::Now => FlowStart::Now,
@@ -245,7 +243,7 @@ pub(super) fn pipeline_room(ground: &Ground, pipeline: &Pipeline) -> PipelineRoo
         schema: pipeline.refiner.schema(),
         refiner: Arc::clone(&pipeline.refiner),
         to: pipeline.plan.to.clone(),
-        memory: Arc::clone(&ground.meta) as _,
+        meta: Arc::clone(&ground.meta),
         stats: Arc::clone(&part.stats),
         sink_stats: Arc::clone(&pipeline.sink_stats),
         budget: ground.budget.clone(),

@@ -9,6 +9,7 @@ pub mod change;
 mod load;
 mod pipelines;
 mod plan;
+mod recipe;
 mod refining;
 mod target;
 
@@ -25,6 +26,7 @@ use serde::Deserialize;
 pub use load::{ConfigError, load, parse};
 pub use pipelines::PipelinePlan;
 pub use plan::{AdminPlan, Plan, PolicyPlan, StreamPlan};
+pub use recipe::{Recipe, Remade, plan_id, plan_text};
 pub use refining::Refining;
 pub use target::{StreamTo, Target};
 

@@ -8,7 +8,7 @@ use bytesize::ByteSize;
 use garam_dimension::{DimensionConfig, DimensionPlan};
 use garam_proto::StreamName;
 use garam_refine::ContractRefiner;
-use garam_stage::{Contract, Snapshots};
+use garam_stage::{Contract, ContractConfig, Snapshots};
 
 use super::pipelines::{check_circles, check_pipeline, check_targets};
 use super::{
@@ -42,6 +42,8 @@ pub struct StreamPlan {
     pub on_full: OnFull,
     pub max_origins: u32,
     pub contract: Contract,
+    /// As it was written. `None`: lines as they are.
+    pub written: Option<ContractConfig>,
     pub refiner: Arc<ContractRefiner>,
 }
 
@@ -225,6 +227,7 @@ fn check_stream(name: String, stream: StreamConfig) -> Result<StreamPlan, Config
     range(&key("partitions"), stream.partitions, 1, 256)?;
     range(&key("max_origins"), stream.max_origins, 1, 10_000_000)?;
     bounds(&key("quota"), stream.quota, ByteSize::mib(64), ByteSize::tib(64))?;
+    let written = stream.contract.clone();
     let contract = match stream.contract {
         Some(contract) => contract.check().or_else(|e| invalid(&key("contract"), e.to_string()))?,
         None => Contract::lines(),
@@ -239,6 +242,7 @@ fn check_stream(name: String, stream: StreamConfig) -> Result<StreamPlan, Config
         on_full: stream.on_full,
         max_origins: stream.max_origins,
         contract,
+        written,
         refiner: Arc::new(refiner),
     })
 }

@@ -8,10 +8,10 @@ use garam_log::offline;
 use garam_proto::{PartitionId, StreamName};
 use garam_sink::{Readiness, SinkConfig};
 use garam_stage::{Cursor, CursorKey, Failure, HASH_VERSION};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// `[pipeline.NAME.to.stream]`: records of another stream, as JSON objects.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StreamTo {
     /// The stream: one of the configuration, whose contract has format `json`.

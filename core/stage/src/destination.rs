@@ -4,7 +4,7 @@ use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use async_trait::async_trait;
 
-use crate::cursor::{Cursor, CursorKey};
+use crate::cursor::{Cursor, CursorKey, PlanId};
 use crate::failure::Failure;
 use crate::records::RecordRef;
 
@@ -87,6 +87,13 @@ pub trait Destination: Send {
         key: &CursorKey,
         epoch_floor: u64,
     ) -> Result<Option<Cursor>, Failure>;
+
+    /// Whether it may go on from this cursor, which is its own, by this plan. Where what an older plan began was cut short, that plan
+    /// finishes it before another one refines anything: what it puts aside could be there already. Asked once after each
+    /// take-over, when an operator's decision has been carried out.
+    fn admits(&self, _cursor: &Cursor, _plan: PlanId) -> Result<(), Failure> {
+        Ok(())
+    }
 
     /// Stores the very first cursor of a key. Fails with kind `Fenced` when one is there already.
     async fn begin(&mut self, cursor: &Cursor) -> Result<(), Failure>;

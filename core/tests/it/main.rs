@@ -18,6 +18,7 @@ mod limits;
 mod mysql;
 mod newer;
 mod postgres;
+mod recipe;
 mod reload;
 mod replay;
 mod requeue;

@@ -1,10 +1,11 @@
 //! Definitions that change under load, by SIGHUP and by `kill -9` in the middle of it.
 //!
 //! In: two streams of numbered records. The contract of one alternates between two bounds, so that a record is delivered or put
-//! aside by the plan of its batch; the size of its batches alternates too; a second pipeline on it comes and goes; at times the
-//! file is broken. The other stream has a pipeline that never changes. Out: every record by its number, delivered or put aside, once,
-//! in each pipeline. Promise: nothing lost, nothing twice, and while the core lives nobody takes over the cursor of the pipeline that does
-//! not change.
+//! aside by the plan of its batch; the size of its batches alternates too; a second pipeline on it comes and goes; a third writes it
+//! into a stream of several partitions, by a key whose values alternate, so that a batch which a kill cut short must be finished
+//! by its own plan: another would place its records anew. At times the file is broken. The other stream has a pipeline that never
+//! changes. Out: every record by its number, delivered or put aside, once, in each pipeline. Promise: nothing lost, nothing twice, and
+//! while the core lives nobody takes over the cursor of the pipeline that does not change.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::Serialize;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::Verdict;
@@ -52,6 +54,8 @@ pub(crate) struct Report {
     cut: u64,
     /// Of a file that is no configuration.
     refused: u64,
+    /// Batches that a kill cut short and that the plan of before finished.
+    finished_by_old_plan: u64,
     /// By the pipeline whose contract alternates.
     delivered: u64,
     quarantined: u64,
@@ -66,8 +70,12 @@ const PACE: Duration = Duration::from_millis(50);
 
 const STREAMS: [&str; 2] = ["changing", "still"];
 /// Each with the stream it reads.
-const PIPELINES: [(&str, &str); 3] =
-    [("changing", "changing"), ("guest", "changing"), ("still", "still")];
+const PIPELINES: [(&str, &str); 4] =
+    [("changing", "changing"), ("guest", "changing"), ("still", "still"), ("spread", "spread")];
+/// The pipeline into the stream `spread`.
+const REKEYED: &str = "rekeyed";
+/// What the core says when it has the plan of before finish a batch.
+const FINISHING: &str = "is finished by its own plan";
 
 /// A definition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,9 +84,11 @@ struct Definition {
     most: u64,
     max_rows: u64,
     guest: bool,
+    /// The column that re-keyed records are placed by.
+    key: &'static str,
 }
 
-const LAST: Definition = Definition { most: 9, max_rows: 8_000, guest: true };
+const LAST: Definition = Definition { most: 9, max_rows: 8_000, guest: true, key: "id" };
 
 pub(crate) async fn run(args: &Args, programs: Programs) -> anyhow::Result<Report> {
     play_at(&args.home, programs, async |rig| play(args, rig).await).await
@@ -106,6 +116,7 @@ async fn play(args: &Args, rig: &mut Rig) -> anyhow::Result<Report> {
         applied: 0,
         cut: 0,
         refused: 0,
+        finished_by_old_plan: 0,
         delivered: 0,
         quarantined: 0,
         ok: false,
@@ -113,22 +124,28 @@ async fn play(args: &Args, rig: &mut Rig) -> anyhow::Result<Report> {
     };
     let end = Instant::now() + Duration::from_secs(args.seconds);
     let paths = folders.map(|(_, folder)| folder.join("app.log"));
-    let writing = tokio::spawn(write(paths, args.rate, end));
+    let (stop, stopping) = watch::channel(false);
+    let writing = tokio::spawn(write(paths, args.rate, stopping));
     let mut now = LAST;
-    while Instant::now() < end {
+    // A kill does not always meet a batch: it goes on until one has, within bounds.
+    while Instant::now() < end || (finished(rig)? == 0 && Instant::now() < end + HEALING) {
         now = change(rig, now, &mut rng, &mut report).await?;
         sleep(Duration::from_millis(rng.u64(50..800))).await;
     }
+    stop.send_replace(true);
     report.generated = writing.await??;
     configure(&rig.ground, LAST)?;
     rig.core_ready().await?;
     reloaded(rig, &mut report).await?;
-    let all = report.generated * PIPELINES.len() as u64;
-    if !rig.all_settled(all, HEALING).await? {
-        report.why.push(format!("{all} records are not settled after {HEALING:?}"));
+    if !all_settled(rig, report.generated).await? {
+        report.why.push(format!("not everything is settled after {HEALING:?}"));
     }
+    report.finished_by_old_plan = finished(rig)?;
     for (pipeline, _) in PIPELINES {
         judge(&rig.ground, pipeline, &mut report).await?;
+    }
+    if report.finished_by_old_plan == 0 {
+        report.why.push("too short: no batch had to be finished by the plan of before".to_owned());
     }
     if report.applied == 0 || report.cut == 0 {
         report.why.push("too short: no change was applied, or none was cut".into());
@@ -153,6 +170,8 @@ async fn change(
         reloaded(rig, report).await?;
         return Ok(now);
     }
+    let other_key = if now.key == "id" { "n" } else { "id" };
+    let now = Definition { key: if rng.bool() { other_key } else { now.key }, ..now };
     let next = match rng.u8(0..4) {
         0 => Definition { most: if now.most == 9 { 6 } else { 9 }, ..now },
         1 => Definition { max_rows: if now.max_rows == 50 { 8_000 } else { 50 }, ..now },
@@ -223,7 +242,7 @@ async fn epochs(ground: &Ground, pipeline: &str) -> anyhow::Result<Vec<(i64, i64
 }
 
 fn configure(ground: &Ground, definition: Definition) -> anyhow::Result<()> {
-    let Definition { most, max_rows, guest } = definition;
+    let Definition { most, max_rows, guest, key } = definition;
     let mut text = ground.core_head();
     for stream in STREAMS {
         let most = if stream == "changing" { most } else { 9 };
@@ -240,18 +259,53 @@ fn configure(ground: &Ground, definition: Definition) -> anyhow::Result<()> {
              table = \"rows\"\nmode = \"append\"\n\n"
         );
     }
+    text += &format!(
+        "[stream.spread]\npartitions = 4\n[stream.spread.contract]\nformat = \"json\"\nunknown = \"drop\"\n\
+         [stream.spread.contract.columns]\nid = \"bigint not null\"\nplace = \"bigint\"\n\n\
+         [pipeline.{REKEYED}]\nfrom = \"changing\"\nmax_rows = {max_rows}\nsql = \"select id, cast({key} as bigint) as place from input\"\n\
+         [pipeline.{REKEYED}.to.stream]\nname = \"spread\"\nkey = [\"place\"]\n"
+    );
     std::fs::write(&ground.core_config, text).context("cannot write the core's configuration")
 }
 
+/// Waits until every record is settled in every pipeline; what is put aside on its way into a stream never reaches its reader.
+async fn all_settled(rig: &mut Rig, generated: u64) -> anyhow::Result<bool> {
+    let deadline = Instant::now() + HEALING;
+    while Instant::now() < deadline {
+        rig.check()?;
+        if let Ok(status) = admin::status(&rig.ground.socket()).await {
+            let of = |name: &str| status.pipelines.iter().find(|pipeline| pipeline.name == name);
+            let aside = of(REKEYED).map_or(0, |rekeyed| rekeyed.counters().quarantined);
+            let all = generated * (PIPELINES.len() as u64 + 1);
+            let counters = status.counters();
+            if counters.delivered + counters.quarantined + aside >= all {
+                return Ok(true);
+            }
+        }
+        sleep(PACE).await;
+    }
+    Ok(false)
+}
+
+/// How often the core had the plan of before finish a batch.
+fn finished(rig: &Rig) -> anyhow::Result<u64> {
+    let log = std::fs::read(rig.core_log()).context("cannot read what the core said")?;
+    Ok(String::from_utf8_lossy(&log).matches(FINISHING).count() as u64)
+}
+
 /// Gives how many records of each stream were written.
-async fn write(paths: [std::path::PathBuf; 2], rate: u64, end: Instant) -> anyhow::Result<u64> {
+async fn write(
+    paths: [std::path::PathBuf; 2],
+    rate: u64,
+    stop: watch::Receiver<bool>,
+) -> anyhow::Result<u64> {
     let mut files = Vec::new();
     for path in &paths {
         files.push(std::fs::File::create(path)?);
     }
     let pace = (rate * PACE.as_millis() as u64 / 1_000).max(1);
     let mut written = 0;
-    while Instant::now() < end {
+    while !*stop.borrow() {
         let lines: String = (written..written + pace).map(line).collect();
         for file in &mut files {
             file.write_all(lines.as_bytes())?;
@@ -273,6 +327,14 @@ async fn judge(ground: &Ground, pipeline: &str, report: &mut Report) -> anyhow::
     for id in rows {
         *seen.entry(id).or_default() += 1;
     }
+    // What was put aside before it could become a record of the stream.
+    let asides = match pipeline {
+        "spread" => {
+            complain(report, asides.is_empty(), || "a re-keyed record was put aside".into());
+            ground.quarantined(REKEYED).await?
+        }
+        _ => asides,
+    };
     for aside in asides {
         let Record { id } =
             serde_json::from_str(&aside.record).context("no record was put aside")?;
@@ -309,6 +371,7 @@ impl fmt::Display for Report {
             ("applied", self.applied),
             ("cut", self.cut),
             ("refused", self.refused),
+            ("finished by the plan of before", self.finished_by_old_plan),
             ("delivered", self.delivered),
             ("quarantined", self.quarantined),
         ];

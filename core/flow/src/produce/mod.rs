@@ -10,13 +10,14 @@
 //! In: batches of one input partition. Out: blocks of JSON records in all partitions of a stream, each with the plan that
 //! made them, then the cursor, as what one more origin, the register, says about resuming. Promise: the register moves only
 //! after all rows are durable; what a crash leaves behind the register is made again and, being below its origin's mark, not
-//! appended again. That needs the same plan: under another one a batch that was cut short is refused, with what to do. An
-//! older writer that still lives can add nothing once the claims of its successor are durable.
+//! appended again. That needs the same plan: under another one a batch that was cut short is refused ([`CutShort`]), and whoever runs
+//! the flow has the old plan finish it. An older writer that still lives can add nothing once the claims of its successor are durable.
 //! Not here: what a record means to those who read the stream (its contract).
 //!
 //! Reading order: here → [`places`] (origins and positions) → [`cut`] (rows into blocks) → [`json`] (a row as text) → [`register`] (where the cursor is kept).
 
 mod cut;
+mod cut_short;
 mod json;
 mod places;
 mod register;
@@ -32,6 +33,7 @@ use garam_stage::{
 };
 
 use self::cut::{Layout, Marks};
+pub use self::cut_short::CutShort;
 use self::places::{Part, first_of, lineage, offset_of, origin};
 pub use self::places::{producer_origin, register_origin};
 use crate::error::FlowError;
@@ -188,34 +190,23 @@ impl StreamDestination {
     /// What a crash left behind the cursor must be made again by its own plan, in the same life of the input, or be given up.
     fn check_cut(&self, outputs: &Outputs, batch: &StagedBatch) -> Result<(), Failure> {
         let (from, to) = (&batch.from, &batch.to);
-        let Some(end) = outputs.cut_short(from.next) else { return Ok(()) };
         if to.incarnation != from.incarnation {
-            let given_up = to.next >= end;
-            return if given_up { Ok(()) } else { Err(self.cut_in_another_life(from.next, end)) };
+            return match outputs.cut_short(from.next) {
+                Some(end) if to.next < end => Err(self.cut_in_another_life(from.next, end)),
+                _ => Ok(()),
+            };
         }
-        match outputs.other_plan(from.next, to.plan) {
-            Some(other) if !is_decision(batch) => {
-                Err(self.cut_under_another_plan(from.next, end, other, to.plan))
+        if is_decision(batch) { Ok(()) } else { self.check_plan(outputs, from.next, to.plan) }
+    }
+
+    fn check_plan(&self, outputs: &Outputs, next: LogOffset, now: PlanId) -> Result<(), Failure> {
+        match (outputs.cut_short(next), outputs.other_plan(next, now)) {
+            (Some(end), Some(made_by)) => {
+                let stream = self.target.stream.clone();
+                Err(CutShort { stream, next, end, made_by, now }.into())
             }
             _ => Ok(()),
         }
-    }
-
-    fn cut_under_another_plan(
-        &self,
-        next: LogOffset,
-        end: LogOffset,
-        made_by: PlanId,
-        now: PlanId,
-    ) -> Failure {
-        let stream = &self.target.stream;
-        let text = format!(
-            "the batch from offset {next} on was cut short when the core ended: up to {end} some of its records are in stream \
-             {stream} already, made by plan {:016x}, and the plan is {:016x} now; nothing was changed: put the old definition \
-             back until the pipeline has passed offset {end}, or choose `garam resume PIPELINE --accept-gap`",
-            made_by.0, now.0
-        );
-        Failure::new(FailureKind::Cursor, text)
     }
 
     fn cut_in_another_life(&self, next: LogOffset, end: LogOffset) -> Failure {
@@ -300,6 +291,12 @@ impl Destination for StreamDestination {
         let found = cursor.clone();
         self.held = Some(Held { key: key.clone(), session, register, cursor, outputs });
         Ok(found)
+    }
+
+    fn admits(&self, cursor: &Cursor, plan: PlanId) -> Result<(), Failure> {
+        let outputs = self.held.as_ref().and_then(|held| held.outputs.as_ref());
+        let outputs = outputs.filter(|outputs| outputs.life == cursor.incarnation);
+        outputs.map_or(Ok(()), |outputs| self.check_plan(outputs, cursor.next, plan))
     }
 
     async fn begin(&mut self, cursor: &Cursor) -> Result<(), Failure> {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use garam_flow::producer_origin;
+use garam_flow::{CutShort, producer_origin};
 use garam_proto::{Incarnation, LogOffset};
 use garam_stage::{Choice, FailureKind, PlanId, RecordRef};
 
@@ -128,13 +128,60 @@ async fn a_batch_that_was_cut_short_is_made_again_only_by_its_own_plan() {
     };
     assert_eq!(failure.kind, FailureKind::Cursor);
     let text = failure.to_string();
-    assert!(text.contains("put the old definition back"), "{text}");
+    assert!(text.contains("was cut short when the core ended"), "{text}");
     assert!(text.contains("0000000000000001") && text.contains("0000000000000002"), "{text}");
     assert_eq!(delivered(&world), before, "nothing was added");
-    world.live_on().await;
-    check(&world);
+    let cut = CutShort::behind(&failure).unwrap().clone();
+    assert_eq!((cut.next, cut.made_by, cut.now), (LogOffset::ZERO, PlanId(1), PlanId(2)));
+    let mut own = config();
+    own.until = Some(cut.end);
+    // It ends by itself.
+    let End::Stopped(stopped) = world.live_as(own).await else {
+        panic!("its own plan finishes it")
+    };
+    assert_eq!(stopped.cursor.next, cut.end);
+    assert!(cut.end < world.lock().log.end(), "there is more");
     let End::Stopped(_) = world.live_as(other).await else { panic!("behind it any plan goes on") };
     check(&world);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_plan_puts_nothing_aside_that_is_there_already() {
+    // Lives of odd number deliver a flop and put a flip aside, the others the reverse: two plans.
+    let items = [
+        lines("good flop good flip"),
+        lines("flop flip"),
+        lines("flip flop good"),
+        lines("good flop"),
+    ];
+    let world = cut_short(&items).await;
+    let before = world.lock().log.quarantined().len();
+    let mut other = config();
+    other.plan = PlanId(2);
+    let End::Failed(failure) = world.live_as(other.clone()).await else {
+        panic!("not by another plan")
+    };
+    let cut = CutShort::behind(&failure).unwrap().clone();
+    let after = world.lock().log.quarantined().len();
+    assert_eq!(after, before, "nothing is judged by another plan");
+    let mut own = config();
+    own.until = Some(cut.end);
+    let End::Stopped(_) = world.live_as(own).await else { panic!("its own plan finishes it") };
+    let End::Stopped(_) = world.live_as(other).await else { panic!("behind it any plan goes on") };
+
+    let mut found: Vec<String> = delivered(&world).into_values().map(|(_, text)| text).collect();
+    let state = &mut *world.lock();
+    let aside = state.log.quarantined().into_iter();
+    found.extend(aside.map(|(_, _, bytes)| String::from_utf8(bytes).unwrap()));
+    let mut all: Vec<String> = Vec::new();
+    for item in &state.log.items {
+        let Item::Lines(lines) = item else { continue };
+        all.extend(lines.iter().cloned());
+    }
+    found.sort();
+    all.sort();
+    assert_eq!(found, all, "every record is delivered or put aside, once");
+    assert!(state.destination.cursor.as_ref().unwrap().counters.balanced());
 }
 
 #[tokio::test(start_paused = true)]

@@ -26,7 +26,7 @@ async fn the_process_that_is_killed() {
     for round in first.. {
         let stream = StreamName::new("s").unwrap();
         let id = meta.pipeline(&format!("p{round}"), &stream, "d").await.unwrap();
-        meta.plan(PlanId(round), &format!("select {round}")).await.unwrap();
+        meta.plan(PlanId(round), &format!("select {round}"), None).await.unwrap();
         meta.remember(&cursor(round), LogOffset(round)).await.unwrap();
         let count = meta.count_attempt(&cursor(0), LogOffset(4)).await.unwrap();
         println!("done {round} {id} {count}");

@@ -28,7 +28,7 @@ async fn fill(meta: &Meta) {
         let stream = StreamName::new("raw.app").unwrap();
         meta.pipeline(&format!("pipeline-{number}"), &stream, "sqlite a.db").await.unwrap();
     }
-    meta.plan(PlanId(1), &"select * from input ".repeat(200)).await.unwrap();
+    meta.plan(PlanId(1), &"select * from input ".repeat(200), None).await.unwrap();
     let name = "web-1".to_owned();
     let serial = "0a".to_owned();
     let agent = AgentId([3; 16]);

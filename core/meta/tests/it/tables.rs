@@ -43,12 +43,31 @@ async fn a_plan_is_kept_whole_and_never_changed() {
     let meta = place.open().await;
     let id = PlanId(u64::MAX);
     assert_eq!(meta.plan_text(id).await.unwrap(), None);
-    meta.plan(id, "select *\nfrom input").await.unwrap();
-    meta.plan(id, "select *\nfrom input").await.unwrap();
-    let error = meta.plan(id, "select 1").await.unwrap_err();
+    meta.plan(id, "select *\nfrom input", None).await.unwrap();
+    meta.plan(id, "select *\nfrom input", None).await.unwrap();
+    let error = meta.plan(id, "select 1", None).await.unwrap_err();
     assert!(matches!(error, MetaError::PlanCollision { id: u64::MAX }), "{error}");
     let text = place.open().await.plan_text(id).await.unwrap();
     assert_eq!(text.as_deref(), Some("select *\nfrom input"));
+}
+
+#[tokio::test]
+async fn what_a_plan_is_made_of_is_noted_once() {
+    let place = Place::new();
+    let meta = place.open().await;
+    let (id, other) = (PlanId(7), PlanId(8));
+    assert_eq!(meta.recipe(id).await.unwrap(), None);
+    // Known before there were recipes.
+    meta.plan(id, "select 1", None).await.unwrap();
+    assert_eq!(meta.recipe(id).await.unwrap(), None);
+    meta.plan(id, "select 1", Some("flour")).await.unwrap();
+    meta.plan(id, "select 1", Some("sugar")).await.unwrap();
+    meta.plan(id, "select 1", None).await.unwrap();
+    meta.plan(other, "select 2", Some("salt")).await.unwrap();
+    drop(meta);
+    let meta = place.open().await;
+    assert_eq!(meta.recipe(id).await.unwrap().as_deref(), Some("flour"));
+    assert_eq!(meta.recipe(other).await.unwrap().as_deref(), Some("salt"));
 }
 
 #[tokio::test]

@@ -201,6 +201,7 @@ fn of_stream(stream: &StreamPlan) -> StreamDefinition {
         on_full,
         max_origins,
         contract,
+        written: _,
         refiner: _,
     } = stream;
     let limits = Settings::from([

@@ -17,8 +17,8 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::records::system;
 pub use columns::{Column, ColumnType, MOST_CHARACTERS};
@@ -28,7 +28,7 @@ use rules::Written;
 pub use rules::{Cast, ColumnConfig, OnBreach, Rules, Scalar};
 
 /// `[stream.NAME.contract]` as written.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ContractConfig {
     /// Raised by whoever changes the contract so that rows of before and after differ: a column removed, its type or the key
@@ -50,7 +50,7 @@ pub struct ContractConfig {
     /// `name = "type"` or `name = "type not null"`, or a table of [`ColumnConfig`], in the order of the table. Types: boolean,
     /// smallint, int, bigint, real, double, decimal(p,s), text, varchar(n), date, timestamp. Default for `line`:
     /// `line = "text not null"`; for `common`, `combined`, `syslog` and `cri`: all that the format has.
-    #[serde(default, deserialize_with = "in_order")]
+    #[serde(default, deserialize_with = "in_order", serialize_with = "as_table")]
     pub columns: Vec<(String, ColumnConfig)>,
     /// Other names under which a column's field may come: `ts = ["time", "@timestamp"]`; for `json` also pointers into nested
     /// objects: `"/meta/time"`. Two of them in one record are an error of that record.
@@ -91,7 +91,7 @@ pub struct ContractConfig {
     pub patterns: BTreeMap<String, String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UnknownColumns {
     #[default]
@@ -101,14 +101,14 @@ pub enum UnknownColumns {
 }
 
 /// What stands in for an event time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TimeFallback {
     Ingest,
 }
 
 /// `"id"` or `["a", "b"]`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum OneOrMany {
     One(String),
@@ -334,4 +334,9 @@ pub fn in_order<'de, D: Deserializer<'de>>(
         }
     }
     from.deserialize_map(Pairs)
+}
+
+/// Writes pairs as the table that [`in_order`] reads.
+fn as_table<S: Serializer>(columns: &[(String, ColumnConfig)], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(columns.iter().map(|(name, column)| (name, column)))
 }

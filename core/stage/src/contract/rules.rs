@@ -8,12 +8,12 @@ use std::fmt;
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
-use serde::{Deserialize, de};
+use serde::{Deserialize, Serialize, de};
 
 use super::{Column, ColumnType, ContractError, Format, OneOrMany};
 
 /// A column as written: its type alone, or a table.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ColumnConfig {
     /// `"type"` or `"type not null"`.
@@ -49,7 +49,7 @@ pub struct ColumnConfig {
 }
 
 /// How much a value may differ in kind from its column.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Cast {
     /// Not at all.
@@ -62,7 +62,7 @@ pub enum Cast {
 }
 
 /// What happens to a value that does not fit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnBreach {
     /// The record is put aside.
@@ -75,7 +75,7 @@ pub enum OnBreach {
 }
 
 /// A literal of the configuration, as text. Dates and times stand in quotes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Scalar(pub String);
 
 /// The rules of a column, as far as they can be checked without reading values.

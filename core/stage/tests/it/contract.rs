@@ -6,6 +6,9 @@ use garam_stage::{Contract, ContractConfig, DropReason, QuarantineReason, system
 fn read(toml: &str) -> Result<Contract, String> {
     let config: ContractConfig =
         toml::from_str(toml).map_err(|error| error.message().to_owned())?;
+    // A plan's recipe keeps it as JSON.
+    let kept = serde_json::to_string(&config).unwrap();
+    assert_eq!(serde_json::from_str::<ContractConfig>(&kept).unwrap(), config, "{kept}");
     config.check().map_err(|error| error.to_string())
 }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use arrow_array::StringArray;
 use async_trait::async_trait;
 use garam_stage::{
-    Cursor, CursorKey, Destination, Durability, Failure, FailureKind, Outcome, RecordRef, Refusal,
-    StagedBatch,
+    Cursor, CursorKey, Destination, Durability, Failure, FailureKind, Outcome, PlanId, RecordRef,
+    Refusal, StagedBatch,
 };
 
 use super::World;
@@ -308,6 +308,10 @@ impl Destination for Noted {
             self.note(cursor);
         }
         Ok(found)
+    }
+
+    fn admits(&self, cursor: &Cursor, plan: PlanId) -> Result<(), Failure> {
+        self.inner.admits(cursor, plan)
     }
 
     async fn begin(&mut self, cursor: &Cursor) -> Result<(), Failure> {
