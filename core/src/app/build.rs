@@ -7,6 +7,7 @@ use std::time::Duration;
 use garam_dimension::Dimensions;
 use garam_flow::{
     Budget, FlowConfig, FlowStats, Lane, Start as FlowStart, quarantine_stream, requeue_stream,
+    taken_origin,
 };
 use garam_log::{EmbeddedLog, OnFull, StreamConfig};
 use garam_meta::{Meta, MetaError};
@@ -153,8 +154,12 @@ impl Pipeline {
             quota: self.plan.quarantine.quota.as_u64(),
             on_full: OnFull::StopStream,
             max_origins,
+            relief: None,
         };
-        [own(&self.quarantine, 1024), own(&self.lane.config.input.stream, REQUESTS)]
+        let lane = own(&self.lane.config.input.stream, REQUESTS);
+        // A full quarantine is emptied by what is written into it.
+        let relief = Some(taken_origin(self.id));
+        [StreamConfig { relief, ..own(&self.quarantine, 1024) }, lane]
     }
 
     /// Goes on with the figures of the one that it takes the place of.
@@ -195,6 +200,7 @@ pub(super) fn log_stream(stream: &StreamPlan) -> StreamConfig {
             crate::config::OnFull::Detach => OnFull::Detach,
         },
         max_origins: stream.max_origins,
+        relief: None,
     }
 }
 

@@ -31,6 +31,7 @@ async fn ground() -> (FaultyFs, Sources) {
         quota: 1 << 30,
         on_full: OnFull::StopStream,
         max_origins: 8,
+        relief: None,
     }];
     let log = EmbeddedLog::open_with(config, env(&disk)).unwrap();
     for number in 1..4 {

@@ -185,3 +185,70 @@ async fn a_paused_pipeline_waits_over_restarts_and_goes_on_where_it_stood() {
     assert!(told.contains("a running core lets it go on"), "{told}");
     core.delivered(&["1", "2"]).await;
 }
+
+/// What the core is unhealthy for.
+async fn complaints(core: &Core) -> String {
+    let status: Value = serde_json::from_str(&core.ask("/v1/status").await.1).unwrap();
+    status["why"].to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_too_long_is_an_alarm_until_it_is_gone() {
+    let core = Core::with("", &format!("{STRICT}[pipeline.p.quarantine]\nmax_age = '0s'\n")).await;
+    let mut agent =
+        Client::connect(core.app.gateway_addr(), &core.identity("web-1")).await.unwrap();
+    agent.claim(1, 1, "logs").await.unwrap();
+    agent.push(1, 1, 1, 0, "{\"line\":\"x\"}\n").await;
+    core.eventually("the alarm", || async {
+        complaints(&core).await.contains("quarantine of p: 1 records wait, the oldest for ")
+    })
+    .await;
+    assert_eq!(core.ask_plainly("/readyz").await.0, 503);
+    ends(&core, STRICT, &["dlq", "purge", "p", "--all", "--yes", "--wait", "30"], 0);
+    core.eventually("no alarm", || async { !complaints(&core).await.contains("quarantine") }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quarantine_that_fills_is_an_alarm_and_a_full_one_stops_the_pipeline_without_a_loss() {
+    let tables = format!("{STRICT}[pipeline.p.quarantine]\nquota = '64MiB'\nmax_share = 1.0\n");
+    let core = Core::with("", &tables).await;
+    let mut agent =
+        Client::connect(core.app.gateway_addr(), &core.identity("web-1")).await.unwrap();
+    agent.claim(1, 1, "logs").await.unwrap();
+    let mut random = fastrand::Rng::with_seed(7);
+    let (mut at, mut sent) = (0, 0_u32);
+    let mut send = async |agent: &mut Client| {
+        let noise: String =
+            std::iter::repeat_with(|| random.alphanumeric()).take(1 << 20).collect();
+        let line = format!("{{\"line\":\"{}\"}}\n", &noise[..1_000_000]);
+        agent.push(1, 1, 1, at, &line).await;
+        at += line.len() as u128;
+        agent.acked(1, at).await;
+        sent += 1;
+        sent
+    };
+    let filling = "bytes are used, the pipeline stops when it is full: raise quarantine.quota";
+    while !complaints(&core).await.contains(filling) {
+        assert!(send(&mut agent).await < 90, "no alarm at four fifths of 64 MiB");
+    }
+    // It stops with what it could not put aside still in the log.
+    let full = "full: its ";
+    while !complaints(&core).await.contains(full) {
+        assert!(send(&mut agent).await < 200, "more than 64 MiB are put aside");
+    }
+    let sent = send(&mut agent).await;
+    let settled = async |core: &Core| {
+        let status: Value = serde_json::from_str(&core.ask("/v1/status").await.1).unwrap();
+        status["pipelines"][0]["quarantined"].as_u64().unwrap()
+    };
+    assert!(settled(&core).await < u64::from(sent));
+    // Requests are carried out all the same; what they leave behind is kept until the stream has let go of those records.
+    ends(&core, STRICT, &["dlq", "purge", "p", "--all", "--yes", "--wait", "30"], 0);
+    waits(&core, 0).await;
+    let core = core.restart_with(&tables.replace("64MiB", "128MiB")).await;
+    core.eventually("every record is put aside", || async {
+        settled(&core).await == u64::from(sent)
+    })
+    .await;
+    core.eventually("no alarm", || async { !complaints(&core).await.contains("quarantine") }).await;
+}

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use garam_proto::StreamName;
+use garam_proto::{OriginId, StreamName};
 
 use crate::api::LogError;
 
@@ -40,6 +40,8 @@ pub struct StreamConfig {
     pub on_full: OnFull,
     /// Live origins per partition. Default 100 000.
     pub max_origins: u32,
+    /// Whose entries lead to room being made: they may go beyond the quota, by an eighth of it. Default nobody's.
+    pub relief: Option<OriginId>,
 }
 
 /// What happens when the quota is used up and a reader still needs everything.
@@ -105,6 +107,7 @@ impl StreamConfig {
             quota: 20 * 1024 * 1024 * 1024,
             on_full: OnFull::StopStream,
             max_origins: 100_000,
+            relief: None,
         }
     }
 

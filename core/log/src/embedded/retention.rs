@@ -36,7 +36,7 @@ pub(crate) fn next_to_go(stream: &[Candidate], limits: Limits) -> Option<usize> 
     });
     let (sealed_at_ms, number) = free.min()?;
     let expired = sealed_at_ms.saturating_add(limits.retain_ms) < limits.now_ms;
-    (expired || bytes > limits.quota).then_some(number)
+    (expired || bytes >= limits.quota).then_some(number)
 }
 
 /// The partition whose oldest segment its readers have held for longest, and from where they would have to stand.

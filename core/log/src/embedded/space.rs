@@ -6,8 +6,13 @@
 
 use std::sync::atomic::Ordering;
 
+use garam_proto::OriginId;
+
 use super::retention::{self, Candidate, Limits};
 use super::writer::Writer;
+
+/// The part of its quota by which a stream may be overdrawn to make room.
+const OVERDRAFT: u64 = 8;
 
 impl Writer {
     /// Whether the stream may take one more entry; trims first where that helps.
@@ -32,6 +37,14 @@ impl Writer {
         );
         self.set_full(stream, why.clone());
         Err(why)
+    }
+
+    /// Whether entries of this origin are taken although the stream may be full: without them it would stay so.
+    pub(crate) fn relieves(&self, stream: usize, origin: &OriginId) -> bool {
+        self.streams.get(stream).is_some_and(|state| {
+            let most = state.config.quota.saturating_add(state.config.quota / OVERDRAFT);
+            state.config.relief.as_ref() == Some(origin) && !state.disk_full && state.bytes < most
+        })
     }
 
     /// Removes every segment of the stream that age or quota gives up.

@@ -174,7 +174,9 @@ impl Writer {
             Some(partition) => (partition.stream, partition.shared.id.clone()),
             None => return Err(LogError::Closed),
         };
-        self.make_room(stream).map_err(|why| LogError::Full { partition: id, why })?;
+        if !self.relieves(stream, record.origin()) {
+            self.make_room(stream).map_err(|why| LogError::Full { partition: id, why })?;
+        }
         let partition = self.partitions.get_mut(number).ok_or(LogError::Closed)?;
         let live = partition.live.as_mut().map_err(|fault| fault.clone())?;
         let was_clean = !live.is_dirty();

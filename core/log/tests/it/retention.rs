@@ -8,7 +8,7 @@ use garam_log::{
 use garam_proto::LogOffset;
 
 use crate::kit::*;
-use crate::room::{HOUR, Room, room};
+use crate::room::{HOUR, Room, room, room_with};
 
 #[tokio::test]
 async fn nothing_goes_before_trimming_is_allowed_or_while_it_is_young_or_pinned() {
@@ -36,6 +36,24 @@ async fn nothing_goes_before_trimming_is_allowed_or_while_it_is_young_or_pinned(
     room.clock.pass(HOUR);
     room.upkeep().await;
     assert_eq!(room.start(), start, "younger than retain");
+}
+
+#[tokio::test]
+async fn whoever_makes_room_goes_beyond_the_quota_but_not_without_end() {
+    let mut room = room_with(|stream| stream.relief = Some(origin(2))).await;
+    room.log.allow_trimming();
+    room.pin("slow", LogOffset(0));
+    assert!(room.fill(300).await.is_err(), "full");
+    granted(&room.log, 2, 10).await;
+    let (mut mark, mut taken) = (0, 0);
+    while append(&room.log, block(2, 10, mark, &[b'x'; 8000])).await.is_ok() {
+        (mark, taken) = (mark + 8000, taken + 1);
+    }
+    assert!((14..=18).contains(&taken), "an eighth of 1 MiB, not {taken} times 8 kB");
+    assert!(room.fill(1).await.is_err(), "nobody else does");
+    room.pin("slow", room.end());
+    room.upkeep().await;
+    room.fill(1).await.unwrap();
 }
 
 #[tokio::test]

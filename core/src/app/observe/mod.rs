@@ -418,7 +418,7 @@ impl Aside {
         if bytes >= quota / 5 * 4 {
             alarms.push(format!(
                 "quarantine of {pipeline}: {bytes} of {quota} bytes are used, the pipeline stops when it is full: \
-                 requeue or purge, or raise quarantine.quota"
+                 raise quarantine.quota, or requeue or purge, which makes room once the stream has let go of these records"
             ));
         }
         let (waiting, since_us) = self.front.waiting();
