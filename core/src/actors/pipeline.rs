@@ -8,7 +8,7 @@ use garam_dimension::Dimensions;
 use garam_flow::{Budget, Flow, FlowConfig, FlowHooks, FlowStats, StreamDestination, Waiting};
 use garam_log::{EmbeddedLog, Log};
 use garam_sink::SinkStats;
-use garam_stage::{CursorMemory, Failure, QuarantinedRecord, Refiner};
+use garam_stage::{CursorMemory, Failure, QuarantinedRecord, Refiner, SlotMap};
 use tokio::sync::watch;
 
 use super::Slot;
@@ -29,6 +29,8 @@ pub struct FlowRoom {
     pub stats: Arc<FlowStats>,
     /// Of the destination, over all flows of the pipeline.
     pub sink_stats: Arc<SinkStats>,
+    /// By which the rows of a table are placed in its shards.
+    pub slots: SlotMap,
     pub budget: Budget,
     pub log: Slot<EmbeddedLog>,
     pub gate: Arc<Gate>,
@@ -72,7 +74,9 @@ impl FlowRoom {
 async fn run_open(room: FlowRoom, context: &Context) -> Result<(), Fault> {
     let log = room.log.wait(&context.progress, "the log").await;
     let destination = match &room.to {
-        Target::Sink(sink) => sink.build_counted(&room.schema, Arc::clone(&room.sink_stats))?,
+        Target::Sink(sink) => {
+            sink.build_counted(&room.schema, Arc::clone(&room.sink_stats), &room.slots)?
+        }
         Target::Stream(target) => {
             let (log, target) = (Arc::clone(&log) as Arc<dyn Log>, target.clone());
             Box::new(StreamDestination::new(log, target, room.schema.clone(), wall_clock_us))

@@ -21,6 +21,7 @@ mod postgres;
 mod reload;
 mod replay;
 mod requeue;
+mod shards;
 #[cfg(feature = "sql")]
 mod sql;
 mod streams;
