@@ -60,6 +60,6 @@ fn options_of_server(config: &ServerConfig) -> Vec<(&'static str, String)> {
         ("password_file", file),
         ("create", format!("{create:?}").to_lowercase()),
         ("statement_timeout", format!("{statement_timeout:?}")),
-        ("shard_password_files", files.join(", ")),
+        ("shard_password_files", if files.is_empty() { "none".into() } else { files.join(", ") }),
     ]
 }
