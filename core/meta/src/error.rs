@@ -39,6 +39,10 @@ pub enum MetaError {
         "two plans have the id {id:016x}: change the pipeline's SQL in any way, a blank will do"
     )]
     PlanCollision { id: u64 },
+    #[error(
+        "pipeline {pipeline} has its rows in shards {stored}, and the configuration says {found}: put those back; other shards need a pipeline of another name, which fills them from what the log holds"
+    )]
+    OtherShards { pipeline: String, stored: String, found: String },
     #[error("{what} is {value}, above what an SQLite integer holds")]
     TooLarge { what: &'static str, value: u64 },
     #[error("cannot {action} {}", .path.display())]
@@ -62,9 +66,10 @@ impl MetaError {
     /// The kind the supervisor decides by.
     pub fn kind(&self) -> FailureKind {
         match self {
-            Self::NewerFormat { .. } | Self::Foreign { .. } | Self::PlanCollision { .. } => {
-                FailureKind::Config
-            }
+            Self::NewerFormat { .. }
+            | Self::Foreign { .. }
+            | Self::PlanCollision { .. }
+            | Self::OtherShards { .. } => FailureKind::Config,
             Self::Damaged { .. }
             | Self::OtherThanCopy { .. }
             | Self::Missing { .. }

@@ -15,13 +15,14 @@
 //! decisions      what an operator decided for a cursor that does not fit its log, until it is carried out
 //! requests       what operators asked of a quarantine, and what became of it; rows are never removed
 //! pauses         pipelines that an operator told to wait, and why
+//! slot_maps      which shard of a destination takes which slots of a key
 //! definition     what the core runs by, to compare a changed configuration with
 //! cursors        the last cursor seen per pipeline, partition and slots; attempts: failed deliveries from an offset
 //! ```
 //!
 //! Not here: cursors themselves (the destination keeps them with the rows), the log's registry of origins (the log), secrets.
 //! Reading order: [`schema`] (tables and their versions) → [`copy`] → [`tables`] (names, plans, certificates) → [`identities`],
-//! [`tokens`] → [`memory`], [`decisions`], [`requests`], [`replays`], [`pauses`], [`definition`] → [`backup`] → [`error`].
+//! [`tokens`] → [`memory`], [`decisions`], [`requests`], [`replays`], [`pauses`], [`slot_maps`], [`definition`] → [`backup`] → [`error`].
 #![forbid(unsafe_code)]
 
 mod backup;
@@ -35,6 +36,7 @@ mod pauses;
 mod replays;
 mod requests;
 mod schema;
+mod slot_maps;
 mod tables;
 mod tokens;
 

@@ -16,7 +16,7 @@ const APPLICATION_ID: i64 = 0x4741_524D;
 /// The format this build writes.
 pub const VERSION: i64 = MIGRATIONS.len() as i64;
 
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: [&str; 7] = [
     "
 CREATE TABLE installation (
   one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -154,6 +154,14 @@ CREATE TABLE definition (
 ",
     "
 ALTER TABLE plans ADD COLUMN recipe TEXT;
+",
+    "
+CREATE TABLE slot_maps (
+  pipeline TEXT PRIMARY KEY,
+  epoch INTEGER NOT NULL,
+  parts TEXT NOT NULL,
+  since_us INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 ",
 ];
 

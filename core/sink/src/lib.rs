@@ -9,13 +9,14 @@
 use std::sync::Arc;
 
 use arrow_schema::SchemaRef;
-use garam_stage::{Cursor, Destination, Failure};
+use garam_stage::{Cursor, Destination, Failure, MAIN_SHARD, SlotMap};
 use serde::Deserialize;
 
 pub mod address;
 mod columns;
 mod contract;
 mod fold;
+mod halves;
 mod limits;
 mod mode;
 pub mod mysql;
@@ -25,6 +26,7 @@ mod row;
 mod server;
 mod server_error;
 mod settings;
+mod shards;
 pub mod sqlite;
 mod stats;
 mod table;
@@ -33,10 +35,12 @@ mod table_error;
 pub use mysql::MySqlConfig;
 pub use postgres::PostgresConfig;
 pub use row::TooLarge;
-pub use server::ServerConfig;
+pub use server::{ServerConfig, ServerShard};
 pub use sqlite::{Readiness, SqliteConfig};
 pub use stats::{SinkFigures, SinkStats};
 
+use halves::Halves;
+use shards::Sharded;
 use stats::Counted;
 
 /// `[pipeline.NAME.to.KIND]`: the one destination of a pipeline.
@@ -61,39 +65,44 @@ pub struct RowCount {
 }
 
 impl SinkConfig {
-    /// What the operator calls it: kind, place and table.
+    /// What the operator calls it: kind, place and table, and how many shards there are besides.
     pub fn label(&self) -> String {
-        match self {
+        let main = match self {
             Self::MySql(config) => config.label(),
             Self::Postgres(config) => config.label(),
             Self::Sqlite(config) => config.label(),
+        };
+        match self.shards().len() - 1 {
+            0 => main,
+            more => format!("{main} and {more} more shards"),
         }
     }
 
     /// Checks the configuration against the rows to come, without touching the database.
     pub fn check(&self, schema: &SchemaRef) -> Result<(), Failure> {
         match self {
-            Self::MySql(config) => config.check(schema).map_err(Failure::from),
-            Self::Postgres(config) => config.check(schema).map_err(Failure::from),
-            Self::Sqlite(config) => config.spec(schema).map(|_| ()).map_err(Failure::from),
+            Self::MySql(config) => config.check(schema)?,
+            Self::Postgres(config) => config.check(schema)?,
+            Self::Sqlite(config) => config.spec(schema).map(drop)?,
         }
+        self.check_shards(schema)
     }
 
     /// The destination, not connected yet: it connects in `prepare`.
     pub fn build(&self, schema: &SchemaRef) -> Result<Box<dyn Destination>, Failure> {
-        self.build_counted(schema, Arc::default())
+        self.build_counted(schema, Arc::default(), &self.first_map())
     }
 
-    /// The same, with figures that are shared with whoever shows them.
+    /// The same, by the slot map that its rows are placed by, with figures that are shared with whoever shows them.
     pub fn build_counted(
         &self,
         schema: &SchemaRef,
         stats: Arc<SinkStats>,
+        map: &SlotMap,
     ) -> Result<Box<dyn Destination>, Failure> {
-        let inner = match self {
-            Self::MySql(config) => config.build(schema, &stats)?,
-            Self::Postgres(config) => config.build(schema, &stats)?,
-            Self::Sqlite(config) => config.build(schema)?,
+        let inner: Box<dyn Destination> = match map.parts.as_slice() {
+            [part] => self.shard_of(&part.shard)?.writer(schema, &stats)?,
+            _ => Box::new(Sharded::new(self, schema, &stats, map)?),
         };
         let create = match self {
             Self::MySql(config) => config.0.create,
@@ -102,6 +111,19 @@ impl SinkConfig {
         };
         let creates = create != sqlite::Create::Never;
         Ok(Box::new(Counted { inner, stats, creates }))
+    }
+
+    /// The one writer of one database.
+    fn writer(
+        &self,
+        schema: &SchemaRef,
+        stats: &Arc<SinkStats>,
+    ) -> Result<Box<dyn Halves>, Failure> {
+        match self {
+            Self::MySql(config) => config.build(schema, stats),
+            Self::Postgres(config) => config.build(schema, stats),
+            Self::Sqlite(config) => config.writer(schema),
+        }
     }
 
     /// As `[pipeline.NAME.to.KIND]` spells it.
@@ -131,7 +153,7 @@ impl SinkConfig {
         }
     }
 
-    /// All cursors kept in the database; none when there is no database or no cursor table yet.
+    /// All cursors kept in the main shard's database, with those of whole pipelines; none when there is no database or no cursor table yet.
     pub async fn read_cursors(&self) -> Result<Vec<Cursor>, Failure> {
         match self {
             Self::MySql(config) => config.read_cursors().await,
@@ -140,8 +162,18 @@ impl SinkConfig {
         }
     }
 
-    /// How many rows the table has, and of how many records; for people and counts at the end of a run, not for decisions.
+    /// How many rows the table has, over all shards, and of how many records; for people and counts at the end of a run, not
+    /// for decisions.
     pub async fn count_rows(&self) -> Result<RowCount, Failure> {
+        let mut sum = RowCount { rows: 0, distinct: 0 };
+        for (_, shard) in self.shards() {
+            let RowCount { rows, distinct } = shard.count_table().await?;
+            sum = RowCount { rows: sum.rows + rows, distinct: sum.distinct + distinct };
+        }
+        Ok(sum)
+    }
+
+    async fn count_table(&self) -> Result<RowCount, Failure> {
         match self {
             Self::MySql(config) => config.count_rows().await,
             Self::Postgres(config) => config.count_rows().await,
@@ -149,8 +181,23 @@ impl SinkConfig {
         }
     }
 
-    /// Reaches the database and says what `prepare` would find, changing nothing.
+    /// Reaches the database, and every shard's, and says what `prepare` would find, changing nothing.
     pub async fn connect(&self, schema: &SchemaRef) -> Result<Readiness, Failure> {
+        let mut found = Readiness::Ready;
+        for (name, shard) in self.shards() {
+            let readiness = shard.look(schema).await;
+            let readiness = readiness.map_err(|failure| match name == MAIN_SHARD {
+                true => failure,
+                false => shards::of_shard(&name, failure),
+            })?;
+            if readiness != Readiness::Ready {
+                found = readiness;
+            }
+        }
+        Ok(found)
+    }
+
+    async fn look(&self, schema: &SchemaRef) -> Result<Readiness, Failure> {
         match self {
             Self::MySql(config) => config.connect(schema).await,
             Self::Postgres(config) => config.connect(schema).await,

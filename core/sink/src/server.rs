@@ -48,6 +48,28 @@ pub struct ServerConfig {
     /// waited for a sixth of it; at MySQL and MariaDB, at least a second.
     #[serde(default = "default_statement_timeout", with = "humantime_serde")]
     pub statement_timeout: Duration,
+    /// More databases of the same kind, for a part of the keys each. Not for mode `append`. Default: none.
+    #[serde(default)]
+    pub shard: Vec<ServerShard>,
+}
+
+/// `[[pipeline.NAME.to.KIND.shard]]`: another database. What it does not say is as of the destination itself.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerShard {
+    /// What the slot map calls it: 1 to 63 letters, digits, `-` and `_`; not `main`, which is the destination itself.
+    pub name: String,
+    /// As of the destination. Exactly one of `url_file` and `url`.
+    #[serde(default)]
+    pub url_file: Option<PathBuf>,
+    #[serde(default)]
+    pub url: Option<Url>,
+    /// As of the destination. Default: none.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+    /// Its table. Default: that of the destination.
+    #[serde(default)]
+    pub table: Option<String>,
 }
 
 fn default_statement_timeout() -> Duration {
@@ -55,6 +77,13 @@ fn default_statement_timeout() -> Duration {
 }
 
 impl ServerConfig {
+    /// One shard as a destination of its own.
+    pub(crate) fn of_shard(&self, shard: &ServerShard) -> Self {
+        let ServerShard { name: _, url_file, url, password_file, table } = shard.clone();
+        let table = table.unwrap_or_else(|| self.table.clone());
+        Self { url_file, url, password_file, table, shard: Vec::new(), ..self.clone() }
+    }
+
     /// Whether records that are delivered again leave the table as it is: not where an old row would cover a newer one, or
     /// be refused.
     pub(crate) fn survives_rewind(&self) -> bool {

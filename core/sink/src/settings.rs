@@ -3,7 +3,7 @@
 //! In: a [`SinkConfig`]. Out: names and texts, for people and comparisons. Promise: never a secret.
 
 use crate::SinkConfig;
-use crate::server::ServerConfig;
+use crate::server::{ServerConfig, ServerShard};
 use garam_stage::contract::OneOrMany;
 
 impl SinkConfig {
@@ -18,7 +18,14 @@ impl SinkConfig {
                 (format!("{:?}", config.mode()).to_lowercase(), key, None)
             }
         };
+        let shard = |(name, shard): (String, Self)| {
+            let (place, table) = shard.target();
+            format!("{name} at {place} table {table}")
+        };
+        let shards: Vec<String> = self.shards().into_iter().skip(1).map(shard).collect();
+        let shards = if shards.is_empty() { "none".to_owned() } else { shards.join(", ") };
         vec![
+            ("shards", shards),
             ("place", place),
             ("table", table.to_owned()),
             ("mode", mode),
@@ -43,10 +50,16 @@ fn of_server(config: &ServerConfig) -> (String, Vec<String>, Option<String>) {
 
 fn options_of_server(config: &ServerConfig) -> Vec<(&'static str, String)> {
     let ServerConfig { password_file, create, statement_timeout, .. } = config;
+    let of_shard = |shard: &ServerShard| {
+        let file = shard.password_file.as_ref()?;
+        Some(format!("{} {}", shard.name, file.display()))
+    };
+    let files: Vec<String> = config.shard.iter().filter_map(of_shard).collect();
     let file = password_file.as_ref().map_or("none".into(), |path| path.display().to_string());
     vec![
         ("password_file", file),
         ("create", format!("{create:?}").to_lowercase()),
         ("statement_timeout", format!("{statement_timeout:?}")),
+        ("shard_password_files", if files.is_empty() { "none".into() } else { files.join(", ") }),
     ]
 }

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use arrow_array::{Array as _, RecordBatch};
 use async_trait::async_trait;
-use garam_stage::{Cursor, CursorKey, Destination, Failure, FailureKind, Outcome, StagedBatch};
+use garam_stage::{
+    Cursor, CursorKey, Destination, Failure, FailureKind, Outcome, PlanId, StagedBatch,
+};
 use tokio::time::Instant;
 
 use crate::fold::STALE;
@@ -185,6 +187,10 @@ impl Destination for Counted {
     ) -> Result<Option<Cursor>, Failure> {
         let taken = self.inner.take_over(key, epoch_floor).await;
         taken.inspect_err(|failure| self.failed(failure))
+    }
+
+    fn admits(&self, cursor: &Cursor, plan: PlanId) -> Result<(), Failure> {
+        self.inner.admits(cursor, plan)
     }
 
     async fn begin(&mut self, cursor: &Cursor) -> Result<(), Failure> {

@@ -12,7 +12,7 @@ use garam_flow::{
 use garam_log::{EmbeddedLog, Log, LogError};
 use garam_meta::Meta;
 use garam_sink::SinkStats;
-use garam_stage::{Failure, QuarantinedRecord, Refiner};
+use garam_stage::{Failure, QuarantinedRecord, Refiner, SlotMap};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -38,6 +38,8 @@ pub struct FlowRoom {
     pub stats: Arc<FlowStats>,
     /// Of the destination, over all flows of the pipeline.
     pub sink_stats: Arc<SinkStats>,
+    /// By which the rows of a table are placed in its shards.
+    pub slots: SlotMap,
     pub budget: Budget,
     pub log: Slot<EmbeddedLog>,
     pub gate: Arc<Gate>,
@@ -133,7 +135,9 @@ impl FlowRoom {
     fn flow(&self, log: &Arc<EmbeddedLog>, progress: &Progress) -> Result<Flow, Failure> {
         let log = Arc::clone(log) as Arc<dyn Log>;
         let destination = match &self.to {
-            Target::Sink(sink) => sink.build_counted(&self.schema, Arc::clone(&self.sink_stats))?,
+            Target::Sink(sink) => {
+                sink.build_counted(&self.schema, Arc::clone(&self.sink_stats), &self.slots)?
+            }
             Target::Stream(target) => {
                 let (log, target) = (Arc::clone(&log), target.clone());
                 Box::new(StreamDestination::new(log, target, self.schema.clone(), wall_clock_us))

@@ -13,7 +13,7 @@ use garam_log::{EmbeddedLog, OnFull, StreamConfig};
 use garam_meta::{Meta, MetaError};
 use garam_proto::{PartitionId, PipelineId, StreamName};
 use garam_sink::SinkStats;
-use garam_stage::Refiner;
+use garam_stage::{Refiner, SlotMap};
 
 use crate::actors::Slot;
 use crate::actors::admin::{AdminRoom, admin};
@@ -44,6 +44,8 @@ pub(super) struct Pipeline {
     pub(super) refiner: Arc<dyn Refiner>,
     pub(super) flows: Vec<FlowPart>,
     pub(super) sink_stats: Arc<SinkStats>,
+    /// Which shard of its destination takes which keys.
+    pub(super) slots: SlotMap,
     pub(super) plan: PipelinePlan,
 }
 
@@ -126,6 +128,7 @@ pub(super) async fn pipeline(
         refiner: configured.refining.refiner(),
         flows: flows.collect(),
         sink_stats: Arc::default(),
+        slots: meta.slots(id, &configured.name, &configured.to.first_map()).await?,
         plan: configured.clone(),
     })
 }
@@ -252,6 +255,7 @@ pub(super) fn pipeline_room(ground: &Ground, pipeline: &Pipeline) -> PipelineRoo
         meta: Arc::clone(&ground.meta),
         stats: Arc::clone(&part.stats),
         sink_stats: Arc::clone(&pipeline.sink_stats),
+        slots: pipeline.slots.clone(),
         budget: ground.budget.clone(),
         log: ground.log.clone(),
         gate: Arc::clone(&pipeline.gate),

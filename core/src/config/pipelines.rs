@@ -186,19 +186,22 @@ pub(super) fn check_circles(pipelines: &[PipelinePlan]) -> Result<(), ConfigErro
 
 /// Two pipelines that write one table would fight over its rows. A stream takes records of any number of pipelines.
 pub(super) fn check_targets(pipelines: &[PipelinePlan]) -> Result<(), ConfigError> {
-    let table = |pipeline: &'_ PipelinePlan| match &pipeline.to {
+    let tables = |pipeline: &'_ PipelinePlan| match &pipeline.to {
         Target::Sink(sink) => {
-            let (place, table) = sink.target();
-            Some((sink.kind(), place, table.to_owned()))
+            let of = |(_, shard): (String, SinkConfig)| {
+                let (place, table) = shard.target();
+                (shard.kind(), place, table.to_owned())
+            };
+            sink.shards().into_iter().map(of).collect()
         }
-        Target::Stream(_) => None,
+        Target::Stream(_) => Vec::new(),
     };
     for (i, pipeline) in pipelines.iter().enumerate() {
-        let Some(own) = table(pipeline) else { continue };
-        let same = |other: &&PipelinePlan| table(other).is_some_and(|other| other == own);
+        let own = tables(pipeline);
+        let same = |other: &&PipelinePlan| tables(other).iter().any(|other| own.contains(other));
         if let Some(other) = pipelines.iter().take(i).find(same) {
             return invalid(
-                &format!("pipeline.{}.to.{}.table", pipeline.name, own.0),
+                &format!("pipeline.{}.to.{}.table", pipeline.name, pipeline.to.kind()),
                 format!("pipeline {} writes the same table of the same database", other.name),
             );
         }

@@ -7,7 +7,7 @@ use garam_flow::{StreamTarget, register_origin, stored_cursor};
 use garam_log::offline;
 use garam_proto::{PartitionId, StreamName};
 use garam_sink::{Readiness, SinkConfig};
-use garam_stage::{Cursor, CursorKey, Failure, HASH_VERSION};
+use garam_stage::{Cursor, CursorKey, Failure, HASH_VERSION, MAIN_SHARD, SlotMap};
 use serde::{Deserialize, Serialize};
 
 /// `[pipeline.NAME.to.stream]`: records of another stream, as JSON objects.
@@ -62,6 +62,14 @@ impl Target {
             "stream {stream} partitions {partitions} hash {HASH_VERSION} key {}",
             key.join(" ")
         ))
+    }
+
+    /// Which shard takes which keys at the pipeline's first start. A stream is one place.
+    pub fn first_map(&self) -> SlotMap {
+        match self {
+            Self::Sink(sink) => sink.first_map(),
+            Self::Stream(_) => SlotMap::even(0, &[MAIN_SHARD]),
+        }
     }
 
     /// Whether records that are delivered again leave it as it is.

@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`contract`] (a stream's schema) → [`records`] (what the engine hands to refining and gets back) →
 //! [`cursor`] (where a pipeline stands) → [`destination`] (who keeps rows and cursor together) → [`quarantine`] (what
-//! did not fit) → [`dimension`] (tables to join) → [`slots`] (where a row belongs by its key) → [`failure`] (what every room's
+//! did not fit) → [`dimension`] (tables to join) → [`slots`] (where a row belongs by its key),
+//! [`slot_map`] (which shard takes it) → [`failure`] (what every room's
 //! errors become at its door).
 //! Light on purpose: Arrow's arrays and schemas, no engine, no I/O, so that testing a destination builds nothing else.
 #![forbid(unsafe_code)]
@@ -14,6 +15,7 @@ pub mod dimension;
 pub mod failure;
 pub mod quarantine;
 pub mod records;
+pub mod slot_map;
 pub mod slots;
 
 pub use contract::{
@@ -30,4 +32,5 @@ pub use dimension::{
 pub use failure::{Failure, FailureKind};
 pub use quarantine::{QuarantineReason, QuarantinedRecord};
 pub use records::{BadRecord, DropReason, RawBlock, RecordRef, Refined, Refiner, system};
+pub use slot_map::{MAIN_SHARD, SlotMap, SlotPart};
 pub use slots::HASH_VERSION;

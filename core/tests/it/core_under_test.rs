@@ -32,6 +32,11 @@ impl Core {
         Self::configured(folder, to, "", "").await
     }
 
+    /// The same, with more tables.
+    pub(crate) async fn delivering_with(folder: TempDir, to: &str, tables: &str) -> Self {
+        Self::configured(folder, to, "", tables).await
+    }
+
     /// With more lines in `[gateway]` and more tables.
     pub(crate) async fn with(gateway: &str, tables: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();

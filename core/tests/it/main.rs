@@ -22,6 +22,7 @@ mod recipe;
 mod reload;
 mod replay;
 mod requeue;
+mod shards;
 #[cfg(feature = "sql")]
 mod sql;
 mod streams;

@@ -1,8 +1,8 @@
 //! Names, plans and certificates.
 
 use garam_meta::{IssuedAgent, MetaError, recorded_definition};
-use garam_proto::{AgentId, StreamName};
-use garam_stage::PlanId;
+use garam_proto::{AgentId, LogOffset, StreamName};
+use garam_stage::{CursorKey, CursorMemory as _, PlanId, SlotMap, SlotRange};
 
 use crate::Place;
 
@@ -111,4 +111,35 @@ async fn what_the_core_runs_by_is_told_without_opening_the_file_for_writing() {
     assert_eq!(recorded_definition(&place.path()).await.unwrap().as_deref(), Some("two"));
     drop(meta);
     assert_eq!(recorded_definition(&place.path()).await.unwrap().as_deref(), Some("two"));
+}
+
+#[tokio::test]
+async fn a_pipeline_keeps_its_slot_map_and_other_shards_are_refused() {
+    let place = Place::new();
+    let meta = place.open().await;
+    let id = meta.pipeline("p", &stream("orders"), "sqlite a.db").await.unwrap();
+    let two = SlotMap::even(1, &["main", "b"]);
+    let alone = SlotMap::even(0, &["main"]);
+    assert_eq!(meta.slots(id, "p", &two).await.unwrap(), two);
+    drop(meta);
+    let meta = place.open().await;
+    assert_eq!(meta.slots(id, "p", &two).await.unwrap(), two);
+    for other in [&alone, &SlotMap::even(1, &["main", "c"]), &SlotMap::even(1, &["main", "b", "c"])]
+    {
+        let refused = meta.slots(id, "p", other).await.unwrap_err();
+        assert!(matches!(refused, MetaError::OtherShards { .. }), "{refused}");
+    }
+
+    // One that ran without shards has all rows in one place.
+    let id = meta.pipeline("q", &stream("orders"), "sqlite c.db").await.unwrap();
+    assert_eq!(meta.slots(id, "q", &alone).await.unwrap(), alone);
+    let key = CursorKey { pipeline: id, partition: 0, slots: SlotRange::ALL };
+    meta.remember(&key, LogOffset(3)).await.unwrap();
+    let refused = meta.slots(id, "q", &two).await.unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "pipeline q has its rows in shards main, and the configuration says main, b: put those back; other shards need a \
+         pipeline of another name, which fills them from what the log holds"
+    );
+    assert_eq!(meta.slots(id, "q", &alone).await.unwrap(), alone);
 }

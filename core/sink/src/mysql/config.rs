@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow_schema::SchemaRef;
-use garam_stage::{Cursor, Destination, Failure};
+use garam_stage::{Cursor, Failure};
 use serde::Deserialize;
 use sqlx::AssertSqlSafe;
 use sqlx::mysql::MySqlConnectOptions;
@@ -15,6 +15,7 @@ use super::inspect;
 use super::table::{Wanted, full_name};
 use super::writer::MySqlWriter;
 use crate::RowCount;
+use crate::halves::Halves;
 use crate::server::ServerConfig;
 use crate::sqlite::{Create, Readiness};
 use crate::stats::SinkStats;
@@ -47,7 +48,7 @@ impl MySqlConfig {
         &self,
         schema: &SchemaRef,
         stats: &Arc<SinkStats>,
-    ) -> Result<Box<dyn Destination>, Failure> {
+    ) -> Result<Box<dyn Halves>, Failure> {
         let client = self.client()?.counted(stats);
         Ok(Box::new(MySqlWriter::new(client, self.wanted(schema)?, self.0.create)))
     }

@@ -10,9 +10,7 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use garam_stage::{
-    Cursor, CursorKey, Destination, Durability, Failure, Outcome, Refusal, StagedBatch,
-};
+use garam_stage::{Cursor, CursorKey, Destination, Failure, Outcome, Refusal, StagedBatch};
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::client::{Client, Transaction};
@@ -22,6 +20,7 @@ use super::error::{Cause, MySqlError, OnlyMySql, cause, is_duplicate, own_words}
 use super::table::{Statements, Table, Wanted};
 use crate::contract::{broken_rule, cursor_without};
 use crate::fold::{EXISTING, Folded, MISSING, Meeting, REPEATED, STALE, fold};
+use crate::halves::{self, Halves, NOTHING_OPEN, Tried};
 use crate::limits::{Limit, too_long};
 use crate::mode::Mode;
 use crate::sqlite::Create;
@@ -41,6 +40,8 @@ pub(crate) struct MySqlWriter {
     pub(super) create: Create,
     /// What the table's text columns hold at most.
     pub(super) limits: Vec<Option<Limit>>,
+    /// Between the halves of a write.
+    open: Option<Transaction>,
 }
 
 /// What became of a batch inside its transaction.
@@ -60,7 +61,7 @@ struct Work<'a> {
 impl MySqlWriter {
     pub(crate) fn new(client: Client, wanted: Wanted, create: Create) -> Self {
         let cursors = CursorTable::beside(wanted.name());
-        Self { client, wanted, table: None, cursors, create, limits: Vec::new() }
+        Self { client, wanted, table: None, cursors, create, limits: Vec::new(), open: None }
     }
 
     /// A transaction, and the table as its server speaks of it.
@@ -338,32 +339,54 @@ impl Destination for MySqlWriter {
     }
 
     async fn write(&mut self, batch: &StagedBatch) -> Result<Outcome, Failure> {
-        let (transaction, applied) = self.attempt(batch).await?;
-        match applied {
-            Applied::All { cursor } => {
-                self.client.commit(transaction).await?;
-                Ok(Outcome::Written { durability: Durability::Durable, cursor })
-            }
-            Applied::Refused { rows } => {
-                self.client.rollback(transaction).await;
-                Ok(Outcome::Refused { rows })
-            }
-        }
+        halves::write(self, batch).await
     }
 
     async fn rehearse(&mut self, batch: &StagedBatch) -> Result<Option<Outcome>, Failure> {
-        let (transaction, applied) = self.attempt(batch).await?;
-        self.client.rollback(transaction).await;
-        Ok(Some(match applied {
-            Applied::All { cursor } => {
-                Outcome::Written { durability: Durability::Accepted, cursor }
-            }
-            Applied::Refused { rows } => Outcome::Refused { rows },
-        }))
+        halves::rehearse(self, batch).await
     }
 
     /// Every batch is durable when `write` returns.
     async fn flush(&mut self) -> Result<(), Failure> {
         Ok(())
+    }
+}
+
+#[async_trait]
+impl Halves for MySqlWriter {
+    async fn try_write(&mut self, batch: &StagedBatch) -> Result<Tried, Failure> {
+        self.open = None;
+        let (transaction, applied) = self.attempt(batch).await?;
+        self.open = Some(transaction);
+        Ok(match applied {
+            Applied::All { cursor } => Tried::Applied(cursor),
+            Applied::Refused { rows } => Tried::Refused(rows),
+        })
+    }
+
+    async fn move_along(&mut self, from: &Cursor, to: &Cursor) -> Result<(), Failure> {
+        let Some(mut transaction) = self.open.take() else {
+            return Err(MySqlError::Batch { why: NOTHING_OPEN }.into());
+        };
+        self.cursors.advance(&self.client, &mut transaction, from, to).await?;
+        self.open = Some(transaction);
+        Ok(())
+    }
+
+    async fn settle(&mut self) -> Result<(), Failure> {
+        match self.open.take() {
+            Some(transaction) => Ok(self.client.commit(transaction).await?),
+            None => Err(MySqlError::Batch { why: NOTHING_OPEN }.into()),
+        }
+    }
+
+    async fn undo(&mut self) {
+        if let Some(transaction) = self.open.take() {
+            self.client.rollback(transaction).await;
+        }
+    }
+
+    fn let_go(&mut self) {
+        self.open = None;
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow_schema::SchemaRef;
-use garam_stage::{Cursor, Destination, Failure};
+use garam_stage::{Cursor, Failure};
 use serde::Deserialize;
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnectOptions;
@@ -15,6 +15,7 @@ use super::inspect;
 use super::table::Table;
 use super::writer::PostgresWriter;
 use crate::RowCount;
+use crate::halves::Halves;
 use crate::server::ServerConfig;
 use crate::sqlite::{Create, Readiness};
 use crate::stats::SinkStats;
@@ -47,7 +48,7 @@ impl PostgresConfig {
         &self,
         schema: &SchemaRef,
         stats: &Arc<SinkStats>,
-    ) -> Result<Box<dyn Destination>, Failure> {
+    ) -> Result<Box<dyn Halves>, Failure> {
         let client = self.client()?.counted(stats);
         let writer = PostgresWriter::new(client, self.table(schema)?, self.0.create);
         Ok(Box::new(writer))

@@ -10,9 +10,7 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use garam_stage::{
-    Cursor, CursorKey, Destination, Durability, Failure, Outcome, Refusal, StagedBatch,
-};
+use garam_stage::{Cursor, CursorKey, Destination, Failure, Outcome, Refusal, StagedBatch};
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::client::{Client, Transaction};
@@ -23,6 +21,7 @@ use super::error::{Cause, OnlyPostgres, PostgresError, cause};
 use super::table::Table;
 use crate::contract::{broken_rule, cursor_without, own_words};
 use crate::fold::{EXISTING, Folded, MISSING, Meeting, REPEATED, STALE, fold};
+use crate::halves::{self, Halves, NOTHING_OPEN, Tried};
 use crate::limits::{Limit, too_long};
 use crate::mode::Mode;
 use crate::sqlite::Create;
@@ -44,6 +43,8 @@ pub(crate) struct PostgresWriter {
     pub(super) suits_copy: bool,
     /// The last batch met rows that were there already: a cursor was set back, and the next one will too.
     pub(super) repeats: bool,
+    /// Between the halves of a write.
+    open: Option<Transaction>,
 }
 
 /// What became of a batch inside its transaction.
@@ -82,7 +83,8 @@ impl PostgresWriter {
     pub(crate) fn new(client: Client, table: Table, create: Create) -> Self {
         let cursors = CursorTable::beside(&table);
         let limits = Vec::new();
-        Self { client, table, cursors, create, limits, suits_copy: false, repeats: false }
+        let (suits_copy, repeats, open) = (false, false, None);
+        Self { client, table, cursors, create, limits, suits_copy, repeats, open }
     }
 
     /// Applies a batch in a transaction of its own, which is handed back open.
@@ -365,36 +367,58 @@ impl Destination for PostgresWriter {
     }
 
     async fn write(&mut self, batch: &StagedBatch) -> Result<Outcome, Failure> {
-        let (transaction, applied) = self.attempt(batch).await?;
-        match applied {
-            Applied::All { cursor, .. } => {
-                self.client.commit(transaction).await?;
-                Ok(Outcome::Written { durability: Durability::Durable, cursor })
-            }
-            Applied::Refused { rows } => {
-                self.client.rollback(transaction).await;
-                Ok(Outcome::Refused { rows })
-            }
-            Applied::SomeRow => {
-                Err(PostgresError::Batch { why: "a statement failed under a savepoint" }.into())
-            }
-        }
+        halves::write(self, batch).await
     }
 
     async fn rehearse(&mut self, batch: &StagedBatch) -> Result<Option<Outcome>, Failure> {
-        let (transaction, applied) = self.attempt(batch).await?;
-        self.client.rollback(transaction).await;
-        Ok(match applied {
-            Applied::All { cursor, .. } => {
-                Some(Outcome::Written { durability: Durability::Accepted, cursor })
-            }
-            Applied::Refused { rows } => Some(Outcome::Refused { rows }),
-            Applied::SomeRow => None,
-        })
+        halves::rehearse(self, batch).await
     }
 
     /// Every batch is durable when `write` returns.
     async fn flush(&mut self) -> Result<(), Failure> {
         Ok(())
+    }
+}
+
+#[async_trait]
+impl Halves for PostgresWriter {
+    async fn try_write(&mut self, batch: &StagedBatch) -> Result<Tried, Failure> {
+        self.open = None;
+        let (transaction, applied) = self.attempt(batch).await?;
+        self.open = Some(transaction);
+        match applied {
+            Applied::All { cursor, .. } => Ok(Tried::Applied(cursor)),
+            Applied::Refused { rows } => Ok(Tried::Refused(rows)),
+            Applied::SomeRow => {
+                self.open = None;
+                Err(PostgresError::Batch { why: "a statement failed under a savepoint" }.into())
+            }
+        }
+    }
+
+    async fn move_along(&mut self, from: &Cursor, to: &Cursor) -> Result<(), Failure> {
+        let Some(mut transaction) = self.open.take() else {
+            return Err(PostgresError::Batch { why: NOTHING_OPEN }.into());
+        };
+        self.cursors.advance(&self.client, &mut transaction, from, to).await?;
+        self.open = Some(transaction);
+        Ok(())
+    }
+
+    async fn settle(&mut self) -> Result<(), Failure> {
+        match self.open.take() {
+            Some(transaction) => Ok(self.client.commit(transaction).await?),
+            None => Err(PostgresError::Batch { why: NOTHING_OPEN }.into()),
+        }
+    }
+
+    async fn undo(&mut self) {
+        if let Some(transaction) = self.open.take() {
+            self.client.rollback(transaction).await;
+        }
+    }
+
+    fn let_go(&mut self) {
+        self.open = None;
     }
 }

@@ -15,6 +15,7 @@ use super::query::{QueryLimits, QueryValue, read_only_query};
 use super::table::{Table, quoted};
 use super::writer::SqliteWriter;
 use crate::RowCount;
+use crate::halves::Halves;
 
 /// A table of an SQLite file.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -35,6 +36,19 @@ pub struct SqliteConfig {
     /// never altered: `evolve` is refused.
     #[serde(default)]
     pub create: Create,
+    /// More files, for a part of the keys each. Not for mode `append`. Default: none.
+    #[serde(default)]
+    pub shard: Vec<SqliteShard>,
+}
+
+/// `[[pipeline.NAME.to.sqlite.shard]]`: another file. What it does not say is as of the destination itself.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SqliteShard {
+    /// What the slot map calls it: 1 to 63 letters, digits, `-` and `_`; not `main`, which is the destination itself.
+    pub name: String,
+    /// Its file: no other shard's.
+    pub path: PathBuf,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -61,6 +75,11 @@ pub enum Readiness {
 }
 
 impl SqliteConfig {
+    /// One shard as a destination of its own.
+    pub(crate) fn of_shard(&self, shard: &SqliteShard) -> Self {
+        Self { path: shard.path.clone(), shard: Vec::new(), ..self.clone() }
+    }
+
     /// What the operator calls it.
     pub fn label(&self) -> String {
         format!("sqlite {} table {}", self.path.display(), self.table)
@@ -73,6 +92,10 @@ impl SqliteConfig {
 
     /// The destination; it opens the file in `prepare`.
     pub fn build(&self, schema: &SchemaRef) -> Result<Box<dyn Destination>, Failure> {
+        Ok(self.writer(schema)?)
+    }
+
+    pub(crate) fn writer(&self, schema: &SchemaRef) -> Result<Box<dyn Halves>, Failure> {
         let table = self.table(schema)?;
         Ok(Box::new(SqliteWriter::new(Client::new(self.path.clone()), table, self.create)))
     }

@@ -39,7 +39,7 @@ mod query;
 mod table;
 mod writer;
 
-pub use config::{Create, Readiness, SqliteConfig};
+pub use config::{Create, Readiness, SqliteConfig, SqliteShard};
 pub use cursors::read_cursors;
 pub use error::{SqliteError, TableError};
 pub use query::{QueryLimits, QueryResult, QueryValue, has_second_statement, read_only_query};

@@ -10,8 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use async_trait::async_trait;
 use garam_stage::{
-    Cursor, CursorKey, Destination, Durability, Failure, Outcome, RecordRef, Refusal, StagedBatch,
-    WriteMode,
+    Cursor, CursorKey, Destination, Failure, Outcome, RecordRef, Refusal, StagedBatch, WriteMode,
 };
 use sqlx::AssertSqlSafe;
 
@@ -23,6 +22,7 @@ use super::error::{SqliteError, TableError, is_row_error};
 use super::inspect;
 use super::table::Table;
 use crate::contract::{broken_rule, own_words};
+use crate::halves::{self, Halves, NOTHING_OPEN, Tried};
 
 /// Reason under which records are counted that a rewound cursor offered again.
 const REPEATED: &str = "repeated";
@@ -32,6 +32,8 @@ pub(crate) struct SqliteWriter {
     client: Client,
     table: Table,
     create: Create,
+    /// Between the halves of a write.
+    open: Option<Transaction>,
 }
 
 /// What became of a batch inside its transaction.
@@ -56,7 +58,7 @@ struct Folded {
 
 impl SqliteWriter {
     pub(crate) fn new(client: Client, table: Table, create: Create) -> Self {
-        Self { client, table, create }
+        Self { client, table, create, open: None }
     }
 
     async fn prepare_table(&self, transaction: &mut Transaction) -> Result<(), SqliteError> {
@@ -299,33 +301,55 @@ impl Destination for SqliteWriter {
     }
 
     async fn write(&mut self, batch: &StagedBatch) -> Result<Outcome, Failure> {
-        let mut transaction = self.client.begin().await?;
-        match self.apply(&mut transaction, batch).await? {
-            Applied::All { cursor } => {
-                self.client.commit(transaction).await?;
-                Ok(Outcome::Written { durability: Durability::Durable, cursor })
-            }
-            Applied::Refused { rows } => {
-                self.client.rollback(transaction).await;
-                Ok(Outcome::Refused { rows })
-            }
-        }
+        halves::write(self, batch).await
     }
 
     async fn rehearse(&mut self, batch: &StagedBatch) -> Result<Option<Outcome>, Failure> {
-        let mut transaction = self.client.begin().await?;
-        let applied = self.apply(&mut transaction, batch).await?;
-        self.client.rollback(transaction).await;
-        Ok(Some(match applied {
-            Applied::All { cursor } => {
-                Outcome::Written { durability: Durability::Accepted, cursor }
-            }
-            Applied::Refused { rows } => Outcome::Refused { rows },
-        }))
+        halves::rehearse(self, batch).await
     }
 
     /// Every batch is durable when `write` returns.
     async fn flush(&mut self) -> Result<(), Failure> {
         Ok(())
+    }
+}
+
+#[async_trait]
+impl Halves for SqliteWriter {
+    async fn try_write(&mut self, batch: &StagedBatch) -> Result<Tried, Failure> {
+        self.open = None;
+        let mut transaction = self.client.begin().await?;
+        let applied = self.apply(&mut transaction, batch).await?;
+        self.open = Some(transaction);
+        Ok(match applied {
+            Applied::All { cursor } => Tried::Applied(cursor),
+            Applied::Refused { rows } => Tried::Refused(rows),
+        })
+    }
+
+    async fn move_along(&mut self, from: &Cursor, to: &Cursor) -> Result<(), Failure> {
+        let Some(mut transaction) = self.open.take() else {
+            return Err(SqliteError::Batch { why: NOTHING_OPEN }.into());
+        };
+        cursors::advance(&self.client, &mut transaction.connection, from, to).await?;
+        self.open = Some(transaction);
+        Ok(())
+    }
+
+    async fn settle(&mut self) -> Result<(), Failure> {
+        match self.open.take() {
+            Some(transaction) => Ok(self.client.commit(transaction).await?),
+            None => Err(SqliteError::Batch { why: NOTHING_OPEN }.into()),
+        }
+    }
+
+    async fn undo(&mut self) {
+        if let Some(transaction) = self.open.take() {
+            self.client.rollback(transaction).await;
+        }
+    }
+
+    fn let_go(&mut self) {
+        self.open = None;
     }
 }

@@ -147,6 +147,7 @@ impl Place {
             mode: Some(mode),
             key: (mode == WriteMode::Upsert).then(|| OneOrMany::One("id".into())),
             create: garam_sink::sqlite::Create::Missing,
+            shard: Vec::new(),
         }
     }
 

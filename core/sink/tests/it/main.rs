@@ -12,5 +12,6 @@ mod proxy;
 mod query;
 mod refusal;
 mod servers;
+mod shards;
 mod testbed;
 mod write;

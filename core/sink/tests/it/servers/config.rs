@@ -20,6 +20,7 @@ fn good(url: &str) -> ServerConfig {
         version: None,
         create: Create::Never,
         statement_timeout: Duration::from_secs(60),
+        shard: Vec::new(),
     }
 }
 

@@ -39,6 +39,7 @@ mod faults;
 mod guard;
 mod modes;
 mod refusal;
+mod shards;
 mod trips;
 pub(crate) mod types;
 mod write;
@@ -101,6 +102,7 @@ pub(crate) trait Base: Sized {
             version: None,
             create: Create::Missing,
             statement_timeout: Duration::from_secs(60),
+            shard: Vec::new(),
         }
     }
 
