@@ -3,6 +3,7 @@
 //! In: a [`SinkConfig`]. Out: names and texts, for people and comparisons. Promise: never a secret.
 
 use crate::SinkConfig;
+use crate::changes::Truncate;
 use crate::server::ServerConfig;
 use garam_stage::contract::OneOrMany;
 
@@ -32,7 +33,10 @@ impl SinkConfig {
         match self {
             Self::MySql(config) => options_of_server(&config.0),
             Self::Postgres(config) => options_of_server(&config.0),
-            Self::Sqlite(config) => vec![("create", format!("{:?}", config.create).to_lowercase())],
+            Self::Sqlite(config) => vec![
+                ("create", format!("{:?}", config.create).to_lowercase()),
+                ("truncate", truncate(config.truncate)),
+            ],
         }
     }
 }
@@ -43,10 +47,16 @@ fn of_server(config: &ServerConfig) -> (String, Vec<String>, Option<String>) {
 
 fn options_of_server(config: &ServerConfig) -> Vec<(&'static str, String)> {
     let ServerConfig { password_file, create, statement_timeout, .. } = config;
+    let emptied = truncate(config.truncate);
     let file = password_file.as_ref().map_or("none".into(), |path| path.display().to_string());
     vec![
         ("password_file", file),
         ("create", format!("{create:?}").to_lowercase()),
         ("statement_timeout", format!("{statement_timeout:?}")),
+        ("truncate", emptied),
     ]
+}
+
+fn truncate(said: Option<Truncate>) -> String {
+    format!("{:?}", said.unwrap_or(Truncate::Pause)).to_lowercase()
 }

@@ -29,5 +29,5 @@ pub use dimension::{
 };
 pub use failure::{Failure, FailureKind};
 pub use quarantine::{QuarantineReason, QuarantinedRecord};
-pub use records::{BadRecord, DropReason, RawBlock, RecordRef, Refined, Refiner, system};
+pub use records::{BadRecord, DropReason, Op, RawBlock, RecordRef, Refined, Refiner, system};
 pub use slots::HASH_VERSION;
