@@ -14,7 +14,7 @@ use arrow_array::builder::{
 };
 use arrow_schema::{ArrowError, DataType};
 use garam_stage::records::Provenance;
-use garam_stage::{ColumnType, Contract};
+use garam_stage::{ColumnType, Contract, Op};
 
 use crate::value::Cell;
 
@@ -108,6 +108,10 @@ pub(crate) struct SystemValues<'a> {
     pub(crate) position: u128,
     pub(crate) event_time: Option<i64>,
     pub(crate) ingest_time: i64,
+    /// Among the rows of its record.
+    pub(crate) ordinal: i32,
+    /// In streams of row changes.
+    pub(crate) op: Option<Op>,
 }
 
 /// All builders of a batch.
@@ -122,6 +126,7 @@ pub(crate) struct Columns {
     version: FixedSizeBinaryBuilder,
     event_time: TimestampMicrosecondBuilder,
     ingest_time: TimestampMicrosecondBuilder,
+    op: Option<StringBuilder>,
 }
 
 impl Columns {
@@ -143,6 +148,7 @@ impl Columns {
             version: FixedSizeBinaryBuilder::with_capacity(rows, 20),
             event_time: timestamps(time.clone(), rows),
             ingest_time: timestamps(time, rows),
+            op: contract.has_changes().then(|| text(8)),
         }
     }
 
@@ -179,9 +185,12 @@ impl Columns {
         }
         self.host.append_value(&system.provenance.host);
         self.path.append_value(&system.provenance.path);
-        self.ordinal.append_value(0);
+        self.ordinal.append_value(system.ordinal);
         self.event_time.append_option(system.event_time);
         self.ingest_time.append_value(system.ingest_time);
+        if let Some(builder) = &mut self.op {
+            builder.append_option(system.op.map(Op::name));
+        }
         Ok(())
     }
 
@@ -202,6 +211,9 @@ impl Columns {
             Arc::new(self.event_time.finish()),
             Arc::new(self.ingest_time.finish()),
         ]);
+        if let Some(mut op) = self.op {
+            arrays.push(Arc::new(op.finish()));
+        }
         arrays
     }
 }

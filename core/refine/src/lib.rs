@@ -8,10 +8,11 @@
 //! Not here: SQL, dimensions, reading the log, deciding what happens to bad records.
 //!
 //! Reading order: [`refiner`] (the loop) → [`members`] (a JSON object split, values untouched) or [`fields`] (a line of text
-//! split), by [`names`] → [`value`] or [`text`] (one value by its column's type) with [`decimal`], [`instant`] and [`clock`] →
+//! split) or [`changes`] (the row before and after), by [`names`] → [`value`] or [`text`] (one value by its column's type) with [`decimal`], [`instant`] and [`clock`] →
 //! [`rules`] (what may stand in the row) → [`columns`] (Arrow builders) → [`reject`] (what the operator reads). Beside: [`infer`] (a contract from a sample).
 #![forbid(unsafe_code)]
 
+mod changes;
 mod clock;
 mod columns;
 mod decimal;

@@ -126,7 +126,7 @@ impl<'a> Members<'a> {
 
 /// Tells bad JSON from good JSON of another shape. serde_json stops at the first wrong type, so the text is walked
 /// again to its end.
-fn why_no_object(text: &str, error: &serde_json::Error) -> Reject {
+pub(crate) fn why_no_object(text: &str, error: &serde_json::Error) -> Reject {
     if text.trim_ascii().is_empty() {
         return Reject::new(QuarantineReason::Syntax, "empty record, expected a JSON object");
     }

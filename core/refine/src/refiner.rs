@@ -4,7 +4,9 @@
 //! reused from record to record; the usual record allocates nothing.
 //!
 //! Format `line`: the record is the text, without the `\r` of a CRLF ending. Format `json`: the record is one object. Other
-//! formats have named fields of text ([`crate::fields`]). Whatever the format, a piece of a record that was cut at `max_record` is put aside as `too_long`.
+//! formats have named fields of text ([`crate::fields`]). Format `changes`: the record is an event ([`crate::changes`]) with a row
+//! before and a row after; an update that changes the key is two rows, the delete of the old key and the insert of the new one.
+//! Whatever the format, a piece of a record that was cut at `max_record` is put aside as `too_long`.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,10 +15,11 @@ use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use garam_proto::Record;
 use garam_stage::{
-    BadRecord, Contract, DropReason, Failure, FailureKind, Format, QuarantineReason, RawBlock,
+    BadRecord, Column, Contract, Failure, FailureKind, Format, Op, QuarantineReason, RawBlock,
     RecordRef, Refined, Refiner,
 };
 
+use crate::changes::{self, Change, Told, is_said, shape};
 use crate::clock::{Clock, Time};
 use crate::columns::{Columns, SystemValues};
 use crate::error::Unusable;
@@ -41,6 +44,8 @@ pub struct ContractRefiner {
     splitter: Option<Splitter>,
     /// Which column is the event time.
     time: Option<usize>,
+    /// The columns of the key.
+    key: Vec<usize>,
     /// By column.
     rules: Vec<Option<Rule>>,
     /// Values that something else stands in for, since the start of this process.
@@ -53,13 +58,15 @@ impl ContractRefiner {
     pub fn new(contract: Contract) -> Result<Self, Unusable> {
         let is_time = |name: &String| contract.time.as_ref() == Some(name);
         let time = contract.columns.iter().position(|column| is_time(&column.name));
+        let is_key = |(_, column): &(usize, &Column)| contract.key.contains(&column.name);
+        let key = contract.columns.iter().enumerate().filter(is_key).map(|(i, _)| i).collect();
         let clock = Clock::of(&contract)?;
         let names = Names::of(&contract);
         let splitter = Splitter::of(&contract, &names)?;
         let rules = contract.columns.iter().map(|column| Rule::of(&contract, column, &clock));
         let rules = rules.collect::<Result<_, _>>()?;
         let (schema, replaced) = (contract.schema(), AtomicU64::new(0));
-        Ok(Self { names, clock, splitter, time, rules, replaced, schema, contract })
+        Ok(Self { names, clock, splitter, time, key, rules, replaced, schema, contract })
     }
 
     /// Parses a record into `row`, which is empty before.
@@ -82,8 +89,11 @@ impl ContractRefiner {
         })?;
         match &self.splitter {
             Some(splitter) => self.parse_fields(splitter, text, ingest_us, row),
-            None if self.contract.format == Format::Json => self.parse_json(text, ingest_us, row),
-            None => parse_line(text, row),
+            None => match self.contract.format {
+                Format::Json => self.parse_json(text, ingest_us, row),
+                Format::Changes => self.parse_change(text, ingest_us, row),
+                _ => parse_line(text, row),
+            },
         }
     }
 
@@ -94,19 +104,15 @@ impl ContractRefiner {
         row: &mut Row<'a>,
     ) -> Result<Line, Reject> {
         row.members.split(&self.names, text)?;
+        self.take_members(ingest_us, row)?;
+        Ok(Line::Record)
+    }
+
+    /// The members as a row.
+    fn take_members<'a>(&'a self, ingest_us: i64, row: &mut Row<'a>) -> Result<(), Reject> {
         for (i, column) in self.contract.columns.iter().enumerate() {
             let time = self.time_of(i, ingest_us);
-            let raw = row.members.value(i);
-            let Some(Some(rule)) = self.rules.get(i) else {
-                row.push(time, cell(column, raw, time)?);
-                continue;
-            };
-            let is_absent = raw.is_none_or(|raw| raw == "null");
-            let judged = match rule.stands_in(is_absent, time) {
-                Some(cell) => Judged::As(cell),
-                None => rule.judge(column, cell(column, raw, time), time)?,
-            };
-            let cell = match judged {
+            let cell = match self.member(i, column, row.members.value(i), time)? {
                 Judged::As(cell) => cell,
                 Judged::Instead(cell) => {
                     row.members.keep(&self.names, i);
@@ -117,7 +123,111 @@ impl ContractRefiner {
             row.push(time, cell);
         }
         row.rest = row.members.rest();
+        Ok(())
+    }
+
+    /// One member by its column's type and rules.
+    fn member<'a>(
+        &'a self,
+        i: usize,
+        column: &Column,
+        raw: Option<&'a str>,
+        time: Time<'_>,
+    ) -> Result<Judged<'a>, Reject> {
+        let Some(Some(rule)) = self.rules.get(i) else {
+            return cell(column, raw, time).map(Judged::As);
+        };
+        let is_absent = raw.is_none_or(|raw| raw == "null");
+        match rule.stands_in(is_absent, time) {
+            Some(cell) => Ok(Judged::As(cell)),
+            None => rule.judge(column, cell(column, raw, time), time),
+        }
+    }
+
+    fn parse_change<'a>(
+        &'a self,
+        text: &'a str,
+        ingest_us: i64,
+        row: &mut Row<'a>,
+    ) -> Result<Line, Reject> {
+        let Change { op, before, after, time_us } = match changes::read(&self.contract, text)? {
+            Told::Change(change) => change,
+            Told::Nothing(reason) => return Ok(Line::Dropped(reason)),
+        };
+        row.op = Some(op);
+        match op {
+            Op::Truncate => row.cells.resize(self.contract.columns.len(), Cell::Null),
+            Op::Delete => {
+                let before = before.ok_or_else(|| shape("a delete without the row before"))?;
+                row.members.split(&self.names, before)?;
+                row.cells = self.row_before(&row.members, &[], ingest_us)?;
+                row.rest = row.members.rest();
+                row.event_time = time_us;
+                return Ok(Line::Record);
+            }
+            Op::Insert | Op::Update => {
+                let after =
+                    after.ok_or_else(|| shape("a row that is there without the row after"))?;
+                row.members.split(&self.names, after)?;
+                if op == Op::Update {
+                    self.check_whole(&row.members)?;
+                }
+                self.take_members(ingest_us, row)?;
+            }
+        }
+        if let (Op::Update, Some(before)) = (op, before) {
+            row.before.split(&self.names, before)?;
+            let gone = self.row_before(&row.before, &row.cells, ingest_us)?;
+            if self.key.iter().any(|&i| gone.get(i) != row.cells.get(i)) {
+                row.gone = gone;
+                row.op = Some(Op::Insert);
+            }
+        }
+        if self.time.is_none() {
+            row.event_time = time_us;
+        }
         Ok(Line::Record)
+    }
+
+    /// A column that an update does not say would become null. Where it keeps its value, only the table knows which.
+    fn check_whole(&self, members: &Members<'_>) -> Result<(), Reject> {
+        let constant = |i: usize| {
+            self.rules.get(i).and_then(Option::as_ref).is_some_and(|rule| rule.constant.is_some())
+        };
+        let absent = |&i: &usize| !is_said(members.value(i)) && !constant(i);
+        let Some(column) = (0..self.contract.columns.len()).find(absent) else { return Ok(()) };
+        let name = self.contract.columns.get(column).map_or("", |column| column.name.as_str());
+        Err(shape(format!(
+            "the update does not say column {name}: have the source send whole rows (binlog_row_image=FULL, \
+             REPLICA IDENTITY FULL), or take the column out of the contract"
+        )))
+    }
+
+    /// The cells of a row that is gone: its key by the contract, of the rest what is known. `after` is the row that took its
+    /// place, whose key it has where nothing else is said.
+    fn row_before<'a>(
+        &'a self,
+        members: &Members<'a>,
+        after: &[Cell<'a>],
+        ingest_us: i64,
+    ) -> Result<Vec<Cell<'a>>, Reject> {
+        let mut cells = Vec::with_capacity(self.contract.columns.len());
+        for (i, column) in self.contract.columns.iter().enumerate() {
+            let time = self.time_of(i, ingest_us);
+            let raw = members.value(i).filter(|raw| is_said(Some(raw)));
+            let is_key = self.key.contains(&i);
+            let cell = match (is_key, raw, after.get(i)) {
+                (true, None | Some("null"), Some(same)) => same.clone(),
+                (true, raw, _) => match self.member(i, column, raw, time)? {
+                    Judged::As(cell) | Judged::Instead(cell) => cell,
+                },
+                (false, None | Some("null"), _) => Cell::Null,
+                // A row goes whatever the contract thinks of what it was.
+                (false, raw, _) => cell(column, raw, time).unwrap_or(Cell::Null),
+            };
+            cells.push(cell);
+        }
+        Ok(cells)
     }
 
     fn parse_fields<'a>(
@@ -128,8 +238,8 @@ impl ContractRefiner {
         row: &mut Row<'a>,
     ) -> Result<Line, Reject> {
         let text = plain(text)?;
-        if splitter.split(&self.names, text, &mut row.fields)? == Line::Header {
-            return Ok(Line::Header);
+        if let Line::Dropped(reason) = splitter.split(&self.names, text, &mut row.fields)? {
+            return Ok(Line::Dropped(reason));
         }
         for (i, column) in self.contract.columns.iter().enumerate() {
             let time = self.time_of(i, ingest_us);
@@ -165,8 +275,13 @@ impl ContractRefiner {
 #[derive(Default)]
 struct Row<'a> {
     members: Members<'a>,
+    /// Of the row that an update replaced.
+    before: Members<'a>,
     fields: Fields<'a>,
     cells: Vec<Cell<'a>>,
+    /// The row of another key that this one takes the place of; empty: none.
+    gone: Vec<Cell<'a>>,
+    op: Option<Op>,
     rest: Option<String>,
     event_time: Option<i64>,
     /// Values of this record that something else stands in for.
@@ -183,6 +298,8 @@ impl<'a> Row<'a> {
 
     fn clear(&mut self) {
         self.cells.clear();
+        self.gone.clear();
+        self.op = None;
         self.rest = None;
         self.event_time = None;
         self.replaced = 0;
@@ -225,8 +342,8 @@ impl Refiner for ContractRefiner {
                 row.clear();
                 match self.parse(record, block.header.ingest_time_us, &mut row) {
                     Ok(Line::Record) => {}
-                    Ok(Line::Header) => {
-                        dropped.push((at, DropReason::Header));
+                    Ok(Line::Dropped(reason)) => {
+                        dropped.push((at, reason));
                         continue;
                     }
                     Err(Reject { reason, detail }) => {
@@ -239,7 +356,16 @@ impl Refiner for ContractRefiner {
                     position: record.position,
                     event_time: row.event_time,
                     ingest_time: block.header.ingest_time_us,
+                    ordinal: 0,
+                    op: row.op,
                 };
+                let ordinal = i32::from(!row.gone.is_empty());
+                if ordinal > 0 {
+                    let gone = SystemValues { op: Some(Op::Delete), ..system };
+                    columns.append(&mut row.gone, None, gone).map_err(broken)?;
+                    sources.push(at);
+                }
+                let system = SystemValues { ordinal, ..system };
                 let rest = row.rest.take().map(Cow::Owned);
                 columns.append(&mut row.cells, rest, system).map_err(broken)?;
                 sources.push(at);

@@ -7,6 +7,7 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 
+use crate::changes::{Act, Acts};
 use crate::columns::Columns;
 use crate::mode::Mode;
 
@@ -23,6 +24,8 @@ pub(crate) const MISSING: &str = "missing";
 pub(crate) struct Folded {
     /// Rows to write.
     pub(crate) write: Vec<usize>,
+    /// Rows whose key is to be deleted.
+    pub(crate) delete: Vec<usize>,
     /// The row of the same key that would be written if this one were not there.
     pub(crate) instead: HashMap<usize, usize>,
     /// Why a row changes nothing, whatever the database holds; the destination adds what it finds out.
@@ -30,6 +33,11 @@ pub(crate) struct Folded {
 }
 
 impl Folded {
+    /// The row to try when this one is refused. One that deletes says no more about the others.
+    pub(crate) fn next(&self, row: usize, acts: Acts<'_>) -> Option<usize> {
+        self.instead.get(&row).copied().filter(|&row| acts.get(row) == Act::Write)
+    }
+
     /// What is true of a row is true of those of its key that it stands for.
     pub(crate) fn drop_with_earlier(&mut self, row: usize, reason: &'static str) {
         let mut at = Some(row);
@@ -48,9 +56,29 @@ pub(crate) struct Meeting<'a> {
     pub(crate) unique: &'a [usize],
     /// The column of the guard.
     pub(crate) version: Option<usize>,
+    /// What each row asks for.
+    pub(crate) acts: Acts<'a>,
 }
 
-pub(crate) fn fold(meeting: Meeting<'_>, columns: &Columns<'_>, rows: &[usize]) -> Folded {
+/// Rows whose keys and versions can be compared.
+pub(crate) trait Keyed {
+    /// Bytes that are equal exactly for equal keys.
+    fn key(&self, columns: &[usize], row: usize, out: &mut Vec<u8>);
+    /// Which of two rows has the larger value.
+    fn compare(&self, column: usize, a: usize, b: usize) -> Ordering;
+}
+
+impl Keyed for Columns<'_> {
+    fn key(&self, columns: &[usize], row: usize, out: &mut Vec<u8>) {
+        self.key(columns, row, out);
+    }
+
+    fn compare(&self, column: usize, a: usize, b: usize) -> Ordering {
+        self.compare(column, a, b)
+    }
+}
+
+pub(crate) fn fold(meeting: Meeting<'_>, columns: &impl Keyed, rows: &[usize]) -> Folded {
     match meeting.mode {
         Mode::Append | Mode::Insert => Folded { write: rows.to_vec(), ..Folded::default() },
         Mode::Ignore => {
@@ -65,7 +93,7 @@ pub(crate) fn fold(meeting: Meeting<'_>, columns: &Columns<'_>, rows: &[usize]) 
 }
 
 /// The last row of each key, or the last one of its largest version.
-fn last_of_each_key(meeting: Meeting<'_>, columns: &Columns<'_>, rows: &[usize]) -> Folded {
+fn last_of_each_key(meeting: Meeting<'_>, columns: &impl Keyed, rows: &[usize]) -> Folded {
     let mut best: HashMap<Vec<u8>, usize> = HashMap::with_capacity(rows.len());
     let mut folded = Folded::default();
     let mut key = Vec::new();
@@ -78,6 +106,12 @@ fn last_of_each_key(meeting: Meeting<'_>, columns: &Columns<'_>, rows: &[usize])
         let older = |version| columns.compare(version, row, *held) == Ordering::Less;
         if meeting.version.is_some_and(older) {
             folded.dropped.insert(row, STALE);
+        } else if meeting.mode == Mode::Update
+            && meeting.acts.get(*held) == Act::Delete
+            && meeting.acts.get(row) == Act::Write
+        {
+            // The row is gone by then, and this mode makes none.
+            folded.dropped.insert(row, MISSING);
         } else {
             folded.instead.insert(row, *held);
             *held = row;
@@ -85,6 +119,7 @@ fn last_of_each_key(meeting: Meeting<'_>, columns: &Columns<'_>, rows: &[usize])
     }
     let mut best: Vec<(Vec<u8>, usize)> = best.into_iter().collect();
     best.sort_unstable();
-    folded.write = best.into_iter().map(|(_, row)| row).collect();
+    let rows = best.into_iter().map(|(_, row)| row);
+    (folded.delete, folded.write) = rows.partition(|&row| meeting.acts.get(row) == Act::Delete);
     folded
 }

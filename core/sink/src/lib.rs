@@ -9,10 +9,11 @@
 use std::sync::Arc;
 
 use arrow_schema::SchemaRef;
-use garam_stage::{Cursor, Destination, Failure, MAIN_SHARD, SlotMap};
+use garam_stage::{Cursor, Destination, Failure, MAIN_SHARD, SlotMap, WriteMode};
 use serde::Deserialize;
 
 pub mod address;
+mod changes;
 mod columns;
 mod contract;
 mod fold;
@@ -32,6 +33,7 @@ mod stats;
 mod table;
 mod table_error;
 
+pub use changes::{ChangesError, Truncate};
 pub use mysql::MySqlConfig;
 pub use postgres::PostgresConfig;
 pub use row::TooLarge;
@@ -40,6 +42,7 @@ pub use sqlite::{Readiness, SqliteConfig};
 pub use stats::{SinkFigures, SinkStats};
 
 use halves::Halves;
+use mode::Mode;
 use shards::Sharded;
 use stats::Counted;
 
@@ -141,6 +144,24 @@ impl SinkConfig {
             Self::MySql(config) => (config.place(), &config.0.table),
             Self::Postgres(config) => (config.place(), &config.0.table),
             Self::Sqlite(config) => (config.path.display().to_string(), &config.table),
+        }
+    }
+
+    /// Whether every record is a row of its own, and stays.
+    pub fn keeps_history(&self) -> bool {
+        match self {
+            Self::MySql(config) => config.0.mode() == Mode::Append,
+            Self::Postgres(config) => config.0.mode() == Mode::Append,
+            Self::Sqlite(config) => config.mode() == WriteMode::Append,
+        }
+    }
+
+    /// What happens when the source's table is emptied, where the configuration says.
+    pub fn truncate(&self) -> Option<Truncate> {
+        match self {
+            Self::MySql(config) => config.0.truncate,
+            Self::Postgres(config) => config.0.truncate,
+            Self::Sqlite(config) => config.truncate,
         }
     }
 

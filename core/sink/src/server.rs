@@ -7,6 +7,7 @@ use garam_stage::contract::OneOrMany;
 use serde::Deserialize;
 
 use crate::address::{Address, Place, Url};
+use crate::changes::Truncate;
 use crate::mode::Mode;
 use crate::server_error::{OwnError, ServerError};
 use crate::sqlite::Create;
@@ -39,6 +40,10 @@ pub struct ServerConfig {
     /// row with a larger one; with an equal one it may. Default: none, the last record in log order wins.
     #[serde(default)]
     pub version: Option<String>,
+    /// For rows that are changes, in `upsert` and `update`: what happens when the source's table is emptied. `pause` stops the
+    /// pipeline until a person says more (default), `apply` empties the table too, `ignore` drops and counts it.
+    #[serde(default)]
+    pub truncate: Option<Truncate>,
     /// `missing` creates the table when it is absent (default), `never` leaves that to the operator, and neither alters a table
     /// that is there. `evolve` creates it too, and at a start adds the columns that the contract has and the table lacks; they
     /// may be null. Nothing else is ever altered.

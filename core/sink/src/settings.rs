@@ -3,6 +3,7 @@
 //! In: a [`SinkConfig`]. Out: names and texts, for people and comparisons. Promise: never a secret.
 
 use crate::SinkConfig;
+use crate::changes::Truncate;
 use crate::server::{ServerConfig, ServerShard};
 use garam_stage::contract::OneOrMany;
 
@@ -39,7 +40,10 @@ impl SinkConfig {
         match self {
             Self::MySql(config) => options_of_server(&config.0),
             Self::Postgres(config) => options_of_server(&config.0),
-            Self::Sqlite(config) => vec![("create", format!("{:?}", config.create).to_lowercase())],
+            Self::Sqlite(config) => vec![
+                ("create", format!("{:?}", config.create).to_lowercase()),
+                ("truncate", truncate(config.truncate)),
+            ],
         }
     }
 }
@@ -55,11 +59,17 @@ fn options_of_server(config: &ServerConfig) -> Vec<(&'static str, String)> {
         Some(format!("{} {}", shard.name, file.display()))
     };
     let files: Vec<String> = config.shard.iter().filter_map(of_shard).collect();
+    let emptied = truncate(config.truncate);
     let file = password_file.as_ref().map_or("none".into(), |path| path.display().to_string());
     vec![
         ("password_file", file),
         ("create", format!("{create:?}").to_lowercase()),
         ("statement_timeout", format!("{statement_timeout:?}")),
         ("shard_password_files", if files.is_empty() { "none".into() } else { files.join(", ") }),
+        ("truncate", emptied),
     ]
+}
+
+fn truncate(said: Option<Truncate>) -> String {
+    format!("{:?}", said.unwrap_or(Truncate::Pause)).to_lowercase()
 }

@@ -7,6 +7,7 @@ use arrow_schema::{DataType, SchemaRef, TimeUnit};
 use garam_stage::contract::MOST_CHARACTERS;
 use garam_stage::system;
 
+use crate::changes::{self, Truncate};
 use crate::mode::Mode;
 pub use crate::table_error::TableError;
 
@@ -56,6 +57,8 @@ pub(crate) struct Shape {
     pub(crate) unique: Vec<usize>,
     /// The guard, as an index into `columns`.
     pub(crate) version: Option<usize>,
+    /// What it does with row changes, where it obeys them.
+    pub(crate) obeys: Option<Truncate>,
 }
 
 /// A type of the rows that no destination stores.
@@ -101,20 +104,29 @@ impl Shape {
         mode: Mode,
         key: &[String],
         version: Option<&str>,
+        truncate: Option<Truncate>,
     ) -> Result<Result<Self, ColumnTypeError>, TableError> {
+        let obeys = changes::obeyed(schema, mode, key, version.is_some(), truncate)?;
         let mut columns = Vec::with_capacity(schema.fields().len());
         for field in schema.fields() {
+            if obeys.is_some() && field.name() == system::OP {
+                continue;
+            }
             let Some(stored) = stored_as(field.name(), field.data_type()) else {
                 let (column, found) = (field.name().clone(), field.data_type().to_string());
                 return Ok(Err(ColumnTypeError { column, found }));
             };
-            let (name, nullable) = (field.name().clone(), field.is_nullable());
+            let name = field.name().clone();
+            let nullable = match obeys {
+                Some(_) => changes::is_nullable(field),
+                None => field.is_nullable(),
+            };
             let characters = field.metadata().get(MOST_CHARACTERS).and_then(|n| n.parse().ok());
             columns.push(TableColumn { name, stored, nullable, characters });
         }
         let unique = unique(&columns, mode, key)?;
         let version = version.map(|version| guard(&columns, mode, version)).transpose()?;
-        Ok(Ok(Self { columns, unique, version }))
+        Ok(Ok(Self { columns, unique, version, obeys }))
     }
 }
 

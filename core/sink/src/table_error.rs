@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use garam_stage::FailureKind;
 
+use crate::changes::ChangesError;
+
 /// How configuration, contract and table do not fit together, with what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TableError {
+    #[error(transparent)]
+    Changes(#[from] ChangesError),
     #[error("say where the database is: exactly one of url_file and url")]
     NoUrl,
     #[error("statement_timeout is {found:?}, out of bounds: 1s to 1h")]
@@ -99,6 +103,7 @@ impl TableError {
     /// The kind the engine and the supervisor decide by.
     pub(crate) fn kind(&self) -> FailureKind {
         match self {
+            Self::Changes(error) => error.kind(),
             Self::NoUrl
             | Self::StatementTimeout { .. }
             | Self::Name { .. }

@@ -147,7 +147,7 @@ fn pipeline_as_json(pipeline: &PipelinePlan) -> Value {
 fn own_columns(pipeline: &PipelinePlan) -> Vec<String> {
     let schema = pipeline.refining.schema();
     let names = schema.fields().iter().map(|field| field.name().clone());
-    names.filter(|name| !system::ALL.contains(&name.as_str())).collect()
+    names.filter(|name| !system::has(name)).collect()
 }
 
 /// How long a stream's quota takes everything in while a destination is away.

@@ -11,7 +11,7 @@ use bytesize::ByteSize;
 use garam_dimension::DimensionPlan;
 use garam_flow::StreamTarget;
 use garam_proto::StreamName;
-use garam_sink::SinkConfig;
+use garam_sink::{SinkConfig, Truncate};
 use garam_stage::{Dimension, Format, Snapshots};
 
 use super::plan::{StreamPlan, bounds, invalid, range};
@@ -103,6 +103,9 @@ pub(super) fn check_pipeline(
         );
         return invalid(&key("to.stream"), text);
     }
+    if stream.contract.has_changes() {
+        check_changes(&name, stream, &refining, &to)?;
+    }
     if let Err(error) = to.check(&refining.schema()) {
         return invalid(&key(&format!("to.{}", to.kind())), error.to_string());
     }
@@ -116,6 +119,35 @@ pub(super) fn check_pipeline(
         to,
         name,
     })
+}
+
+/// Row changes and what the pipeline does with them: a change that gets lost would leave a wrong row behind.
+fn check_changes(
+    name: &str,
+    stream: &StreamPlan,
+    refining: &Refining,
+    to: &Target,
+) -> Result<(), ConfigError> {
+    let key = |field: &str| format!("pipeline.{name}.{field}");
+    let Target::Sink(sink) = to else {
+        let text = "records of a stream are plain objects, and a delete among them would read as a row: deliver row changes into tables";
+        return invalid(&key("to.stream"), text.into());
+    };
+    if sink.keeps_history() {
+        return Ok(());
+    }
+    if !refining.keeps_every_row() {
+        let text = "a row that the SQL leaves out or puts aside would stay in the table as it was before: write no `where`, only left joins, and dimensions with missing = \"null\" or \"default\"; filter where the table is read";
+        return invalid(&key("sql"), text.into());
+    }
+    if sink.truncate() == Some(Truncate::Apply) && stream.partitions > 1 {
+        let text = format!(
+            "truncate = \"apply\" needs one order of all rows, and stream {} has {} partitions: say partitions = 1, or \"pause\" or \"ignore\"",
+            stream.name, stream.partitions
+        );
+        return invalid(&key(&format!("to.{}.truncate", to.kind())), text);
+    }
+    Ok(())
 }
 
 fn one_target(name: &str, to: To, streams: &[StreamPlan]) -> Result<Target, ConfigError> {

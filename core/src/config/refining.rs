@@ -19,12 +19,14 @@ pub struct Refining {
     joins: Vec<String>,
     /// What of their declarations decides which rows there are.
     tables: String,
+    keeps_every_row: bool,
     text: String,
 }
 
 struct Planned {
     refiner: Arc<dyn Refiner>,
     joins: Vec<String>,
+    keeps_every_row: bool,
     semantics: &'static str,
 }
 
@@ -40,15 +42,17 @@ impl Refining {
         let mut text =
             format!("contract {}\nrefine semantics {SEMANTICS}\n", contract.canonical_text());
         let Some(sql) = sql else {
-            return Ok(Self { refiner, sql: None, joins: Vec::new(), tables: String::new(), text });
+            let (joins, tables) = (Vec::new(), String::new());
+            return Ok(Self { refiner, sql: None, joins, tables, keeps_every_row: true, text });
         };
         let known = tables.clone();
-        let Planned { refiner, joins, semantics } = planned(refiner, &sql, tables, snapshots)?;
+        let Planned { refiner, joins, keeps_every_row, semantics } =
+            planned(refiner, &sql, tables, snapshots)?;
         text.push_str(&format!("sql semantics {semantics}\nsql {}\n", sql.trim()));
         let joined = known.iter().filter(|table| joins.contains(&table.name));
         let tables: String = joined.map(declared).collect();
         text.push_str(&tables);
-        Ok(Self { refiner, sql: Some(sql), joins, tables, text })
+        Ok(Self { refiner, sql: Some(sql), joins, tables, keeps_every_row, text })
     }
 
     pub fn refiner(&self) -> Arc<dyn Refiner> {
@@ -62,6 +66,11 @@ impl Refining {
 
     pub fn sql(&self) -> Option<&str> {
         self.sql.as_deref()
+    }
+
+    /// Whether no row by the contract is left out by the SQL.
+    pub fn keeps_every_row(&self) -> bool {
+        self.keeps_every_row
     }
 
     /// The dimensions that the SQL joins.
@@ -113,7 +122,8 @@ fn planned(
     let mut joins = refiner.dimensions().to_vec();
     joins.sort();
     joins.dedup();
-    Ok(Planned { refiner: Arc::new(refiner), joins, semantics: SEMANTICS })
+    let keeps_every_row = refiner.keeps_every_row();
+    Ok(Planned { refiner: Arc::new(refiner), joins, keeps_every_row, semantics: SEMANTICS })
 }
 
 #[cfg(not(feature = "sql"))]

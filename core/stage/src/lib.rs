@@ -31,6 +31,6 @@ pub use dimension::{
 };
 pub use failure::{Failure, FailureKind};
 pub use quarantine::{QuarantineReason, QuarantinedRecord};
-pub use records::{BadRecord, DropReason, RawBlock, RecordRef, Refined, Refiner, system};
+pub use records::{BadRecord, DropReason, Op, RawBlock, RecordRef, Refined, Refiner, system};
 pub use slot_map::{MAIN_SHARD, SlotMap, SlotPart};
 pub use slots::HASH_VERSION;

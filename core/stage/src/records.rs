@@ -53,6 +53,8 @@ pub enum DropReason {
     Stale,
     /// The names of the fields, not a record.
     Header,
+    /// `null`, which stands behind a delete for logs that keep one record a key.
+    Tombstone,
 }
 
 impl DropReason {
@@ -61,7 +63,37 @@ impl DropReason {
             Self::Filtered => "filtered",
             Self::Stale => "stale",
             Self::Header => "header",
+            Self::Tombstone => "tombstone",
         }
+    }
+}
+
+/// What happened to the row of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Op {
+    Insert,
+    Update,
+    Delete,
+    /// Of all rows of the table.
+    Truncate,
+}
+
+impl Op {
+    const ALL: [Self; 4] = [Self::Insert, Self::Update, Self::Delete, Self::Truncate];
+
+    /// As [`system::OP`] holds it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Insert => "insert",
+            Self::Update => "update",
+            Self::Delete => "delete",
+            Self::Truncate => "truncate",
+        }
+    }
+
+    /// The one of this name.
+    pub fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|op| op.name() == name)
     }
 }
 
@@ -128,9 +160,16 @@ pub mod system {
     pub const EVENT_TIME: &str = "_event_time";
     /// When the gateway took it in. `Timestamp(Microsecond, "UTC")`.
     pub const INGEST_TIME: &str = "_ingest_time";
-    /// All of them.
+    /// What happened to the row ([`super::Op`]), in streams of row changes alone, behind all others. `Utf8`.
+    pub const OP: &str = "_op";
+    /// All that every row has.
     pub const ALL: [&str; 8] =
         [HOST, PATH, ORIGIN, POSITION, ORDINAL, VERSION, EVENT_TIME, INGEST_TIME];
+
+    /// Whether a column of this name comes from Garam.
+    pub fn has(name: &str) -> bool {
+        ALL.contains(&name) || name == OP
+    }
 }
 
 /// The raw bytes a reference points to, for quarantine.

@@ -5,6 +5,7 @@
 mod admin;
 mod backup;
 mod backup_crash;
+mod changes;
 mod client;
 mod command_line;
 mod configuration;

@@ -52,7 +52,7 @@ pub(crate) fn finish(mut draft: Draft, input: &SchemaRef) -> Result<Draft, Unpla
 
 /// Whether it is a column of the system under its own name: those come with every row anyway.
 fn is_carried(known: &Known, input: &SchemaRef) -> bool {
-    system::ALL.contains(&known.field.name().as_str()) && is_same(known, input)
+    system::has(known.field.name()) && is_same(known, input)
 }
 
 fn is_same(known: &Known, input: &SchemaRef) -> bool {

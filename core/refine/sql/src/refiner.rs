@@ -5,13 +5,14 @@
 
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow_array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array};
 use arrow_schema::{ArrowError, Schema, SchemaRef};
 use arrow_select::concat::concat_batches;
+use arrow_select::filter::filter_record_batch;
 use arrow_select::take::take;
 use garam_stage::{
-    BadRecord, DropReason, Failure, FailureKind, QuarantineReason, RawBlock, RecordRef, Refined,
-    Refiner, system,
+    BadRecord, Dimension, DropReason, Failure, FailureKind, Missing, QuarantineReason, RawBlock,
+    RecordRef, Refined, Refiner, system,
 };
 
 use crate::dimension::{Dimensions, Joined, Lookup};
@@ -32,6 +33,7 @@ pub struct SqlRefiner {
     joined: Joined,
     /// The system's columns of the contract's rows.
     system: Vec<usize>,
+    keeps_every_row: bool,
     schema: SchemaRef,
 }
 
@@ -51,23 +53,29 @@ impl SqlRefiner {
         let plan = logical::plan(sql, &input, &dimensions.tables)?;
         let draft = output::finish(steps::fold(&plan, &input, &dimensions.tables)?, &input)?;
         let tables = draft.joined.iter().filter_map(|&index| dimensions.tables.get(index));
+        let matched = |table: &Dimension| table.missing != Missing::Quarantine;
+        let all_matched = tables.clone().all(matched);
         let joined = Joined::new(tables.cloned().collect(), dimensions.snapshots.clone());
         let steps = steps::prune(draft, &input)?;
+        let keeps_every_row = all_matched && !steps.leaves_out();
         steps.rehearse().map_err(|fault| Unplannable::Fails { why: told(&fault) })?;
-        let is_systems = |(_, field): &(usize, &arrow_schema::FieldRef)| {
-            system::ALL.contains(&field.name().as_str())
-        };
+        let is_systems = |(_, field): &(usize, &arrow_schema::FieldRef)| system::has(field.name());
         let carried: Vec<_> = input.fields().iter().enumerate().filter(is_systems).collect();
         let system = carried.iter().map(|(index, _)| *index).collect();
         let own = steps.output();
         let fields = own.fields().iter().chain(carried.iter().map(|(_, field)| *field)).cloned();
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        Ok(Self { contract, steps, joined, system, schema })
+        Ok(Self { contract, steps, joined, system, keeps_every_row, schema })
     }
 
     /// The tables that the SQL joins.
     pub fn dimensions(&self) -> &[String] {
         self.joined.names()
+    }
+
+    /// Whether every row of the contract has one in the result: nothing filters, and no join leaves out or puts aside.
+    pub fn keeps_every_row(&self) -> bool {
+        self.keeps_every_row
     }
 
     /// Refines rows `from..` of `rows`, whatever happens to some of them.
@@ -142,10 +150,7 @@ impl Refiner for SqlRefiner {
         let tables = self.joined.now()?;
         let mut found = Found::default();
         self.isolate(&rows, &tables, 0, &mut found);
-        let refined = self.assemble(&rows, &found).map_err(|error| {
-            Failure::new(FailureKind::Internal, "cannot build a batch of refined rows")
-                .because(error)
-        })?;
+        let refined = self.assemble(&rows, &found).map_err(broken)?;
         let mut fates = vec![Fate::Filtered; sources.len()];
         for &row in &found.passed {
             set(&mut fates, row as usize, Fate::Passed);
@@ -154,15 +159,27 @@ impl Refiner for SqlRefiner {
             set(&mut fates, row, Fate::Bad(reason, detail));
         }
         let mut kept: Vec<RecordRef> = Vec::with_capacity(found.passed.len());
-        for (at, fate) in sources.into_iter().zip(fates) {
+        // A record has one fate: put aside with one of its rows, else delivered with one of them.
+        let mut keep: Vec<bool> = Vec::with_capacity(found.passed.len());
+        let mut rest = sources.iter().zip(fates).peekable();
+        while let Some((&at, mut fate)) = rest.next() {
+            let mut passed = usize::from(matches!(fate, Fate::Passed));
+            while let Some((_, other)) = rest.next_if(|(next, _)| **next == at) {
+                passed += usize::from(matches!(other, Fate::Passed));
+                fate = fate.and(other);
+            }
+            let delivers = matches!(fate, Fate::Passed);
+            keep.extend(std::iter::repeat_n(delivers, passed));
             match fate {
-                Fate::Passed => kept.push(at),
+                Fate::Passed => kept.extend(std::iter::repeat_n(at, passed)),
                 Fate::Filtered => dropped.push((at, DropReason::Filtered)),
-                Fate::Bad(reason, detail) => {
-                    bad.push(BadRecord { at, reason, detail });
-                }
+                Fate::Bad(reason, detail) => bad.push(BadRecord { at, reason, detail }),
             }
         }
+        let refined = match keep.iter().all(|keep| *keep) {
+            true => refined,
+            false => filter_record_batch(&refined, &BooleanArray::from(keep)).map_err(broken)?,
+        };
         bad.sort_by_key(|bad| bad.at);
         dropped.sort_by_key(|(at, _)| *at);
         debug_assert_eq!(refined.num_rows(), kept.len(), "one source per row");
@@ -176,6 +193,22 @@ enum Fate {
     Passed,
     Filtered,
     Bad(QuarantineReason, String),
+}
+
+impl Fate {
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Bad(reason, detail), _) | (_, Self::Bad(reason, detail)) => {
+                Self::Bad(reason, detail)
+            }
+            (Self::Passed, _) | (_, Self::Passed) => Self::Passed,
+            _ => Self::Filtered,
+        }
+    }
+}
+
+fn broken(error: ArrowError) -> Failure {
+    Failure::new(FailureKind::Internal, "cannot build a batch of refined rows").because(error)
 }
 
 fn set(fates: &mut [Fate], row: usize, fate: Fate) {

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use garam_stage::{QuarantineReason, Reading};
+use garam_stage::{DropReason, QuarantineReason, Reading};
 
 use super::{Line, syntax};
 use crate::reject::{Reject, shown};
@@ -56,7 +56,7 @@ impl Cells {
         }
         let mut named = self.names.iter().zip(&cells);
         if self.header && named.all(|(name, cell)| cell.as_deref() == Some(name)) {
-            return Ok(Line::Header);
+            return Ok(Line::Dropped(DropReason::Header));
         }
         for (name, cell) in self.names.iter().zip(cells) {
             put(name, cell)?;

@@ -14,7 +14,7 @@ mod syslog;
 
 use std::borrow::Cow;
 
-use garam_stage::{Contract, Format, QuarantineReason, UnknownColumns};
+use garam_stage::{Contract, DropReason, Format, QuarantineReason, UnknownColumns};
 
 use crate::error::Unusable;
 use crate::names::Names;
@@ -37,8 +37,8 @@ pub(crate) enum Splitter {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Line {
     Record,
-    /// The names of the fields.
-    Header,
+    /// Nothing to deliver.
+    Dropped(DropReason),
 }
 
 /// The fields of one record. Reused from record to record.
@@ -55,7 +55,7 @@ impl Splitter {
     /// None for formats that are taken apart otherwise.
     pub(crate) fn of(contract: &Contract, names: &Names) -> Result<Option<Self>, Unusable> {
         Ok(Some(match contract.format {
-            Format::Line | Format::Json => return Ok(None),
+            Format::Line | Format::Json | Format::Changes => return Ok(None),
             Format::Logfmt => Self::Logfmt,
             Format::Csv => Self::Cells(Cells::csv(&contract.reading)),
             Format::Tsv => Self::Cells(Cells::tsv(&contract.reading)),

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails by panicking")]
 
 mod batch;
+mod changes;
 mod fields;
 mod infer;
 mod json;

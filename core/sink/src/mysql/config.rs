@@ -119,6 +119,8 @@ impl MySqlConfig {
     }
 
     fn wanted(&self, schema: &SchemaRef) -> Result<Wanted, MySqlError> {
-        Wanted::new(&self.0.table, schema, self.0.mode(), &self.0.key(), self.0.version.as_deref())
+        let config = &self.0;
+        let (mode, key, version) = (config.mode(), config.key(), config.version.as_deref());
+        Wanted::new(&config.table, schema, mode, &key, version, config.truncate)
     }
 }

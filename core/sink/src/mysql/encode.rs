@@ -34,7 +34,7 @@ pub(crate) struct Encoder<'a> {
 
 impl<'a> Encoder<'a> {
     pub(crate) fn new(table: &'a Table, rows: &'a RecordBatch) -> Result<Self, MySqlError> {
-        if rows.num_columns() != table.columns.len() {
+        if rows.num_columns() != table.columns.len() + usize::from(table.obeys.is_some()) {
             return Err(MySqlError::Batch { why: "its columns are not those of the table" });
         }
         let fixed = table.columns.len() * PARAMETER;

@@ -106,12 +106,14 @@ pub(crate) async fn may_write(
         Mode::Upsert => "select, insert, update",
         Mode::Update => "select, update",
     };
-    for statements in [&table.write, &table.present] {
+    let deletes = table.obeys.map(|_| &table.delete);
+    let rights = if deletes.is_some() { format!("{rights}, delete") } else { rights.to_owned() };
+    for statements in [&table.write, &table.present].into_iter().chain(deletes) {
         let (_, sql) = statements.of_at_most(1);
         let sql = sql.to_string();
         if let Some(role) = denied(client, transaction, &sql).await? {
             let grant = format!("grant {rights} on {} to {role}", full_name(&table.name));
-            let (table, rights) = (table.name.display(), rights.to_owned());
+            let table = table.name.display();
             return Err(TableError::Rights { table, role, rights, grant }.into());
         }
     }

@@ -40,6 +40,7 @@ mod encode;
 mod error;
 mod inspect;
 mod prepare;
+mod remove;
 mod table;
 mod writer;
 

@@ -11,6 +11,7 @@ use arrow_schema::SchemaRef;
 
 use super::dialect::Dialect;
 use super::error::{MySqlError, OnlyMySql};
+use crate::changes::Truncate;
 use crate::mode::Mode;
 use crate::table::{Shape, Stored, TableColumn, TableError, TableName};
 
@@ -56,6 +57,10 @@ pub(crate) struct Table {
     pub(crate) present: Statements,
     /// Which of some keys are there with a larger version than the one behind the key, by number from 0.
     pub(crate) newer: Option<Statements>,
+    /// Deletes keys.
+    pub(crate) delete: Statements,
+    /// What it does with row changes, where it obeys them.
+    pub(crate) obeys: Option<Truncate>,
 }
 
 /// One statement in several sizes, the largest first, the last of one row.
@@ -86,9 +91,10 @@ impl Wanted {
         mode: Mode,
         key: &[String],
         version: Option<&str>,
+        truncate: Option<Truncate>,
     ) -> Result<Self, MySqlError> {
         let name = TableName::parse(name)?;
-        let shape = Shape::new(schema, mode, key, version)??;
+        let shape = Shape::new(schema, mode, key, version, truncate)??;
         let key_text = key_text(&shape).ok_or(OnlyMySql::KeyTooLong { most: MOST_KEY_BYTES })?;
         Ok(Self { name, shape, mode, key_text })
     }
@@ -119,6 +125,8 @@ impl Wanted {
             write: Statements::default(),
             present: Statements::default(),
             newer: None,
+            delete: Statements::default(),
+            obeys: self.shape.obeys,
         };
         let (columns, key) = (table.columns.len(), table.unique.len());
         table.write = match table.mode {
@@ -126,6 +134,7 @@ impl Wanted {
             _ => Statements::new(&WRITE_SIZES, columns, |rows| table.insert_sql(rows)),
         };
         table.present = Statements::new(&LOOK_SIZES, key, |rows| table.look_sql(rows, None));
+        table.delete = Statements::new(&LOOK_SIZES, key, |rows| table.delete_sql(rows));
         table.newer = table.version.map(|version| {
             Statements::new(&LOOK_SIZES, key + 1, |rows| table.look_sql(rows, Some(version)))
         });
@@ -268,6 +277,12 @@ impl Table {
             set.join(","),
             self.same_key()
         )
+    }
+
+    fn delete_sql(&self, rows: usize) -> String {
+        let one = format!("({})", self.same_key());
+        let (name, each) = (full_name(&self.name), vec![one.as_str(); rows].join(" OR "));
+        format!("DELETE FROM {name} WHERE {each}")
     }
 
     fn look_sql(&self, rows: usize, version: Option<usize>) -> String {

@@ -18,12 +18,14 @@ use super::cursors::CursorTable;
 use super::encode::Encoder;
 use super::error::{Cause, MySqlError, OnlyMySql, cause, is_duplicate, own_words};
 use super::table::{Statements, Table, Wanted};
+use crate::changes::{Act, Acts};
 use crate::contract::{broken_rule, cursor_without};
 use crate::fold::{EXISTING, Folded, MISSING, Meeting, REPEATED, STALE, fold};
 use crate::halves::{self, Halves, NOTHING_OPEN, Tried};
 use crate::limits::{Limit, too_long};
 use crate::mode::Mode;
 use crate::sqlite::Create;
+use crate::table::TableError;
 
 /// About the most bytes of a statement: more gain nothing and take longer to repeat.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
@@ -51,10 +53,13 @@ enum Applied {
 }
 
 /// A batch on its way in: what is known of its rows so far.
-struct Work<'a> {
-    table: &'a Table,
+pub(super) struct Work<'a> {
+    pub(super) table: &'a Table,
     encoder: Encoder<'a>,
-    folded: Folded,
+    acts: Acts<'a>,
+    /// The table loses all its rows first.
+    empties: bool,
+    pub(super) folded: Folded,
     refused: Vec<Refusal>,
 }
 
@@ -95,6 +100,11 @@ impl MySqlWriter {
         let mut work = self.work(batch, max_packet)?;
         // A stack: the rows that come next are at its end.
         let mut pending = vec![std::mem::take(&mut work.folded.write)];
+        if work.empties {
+            self.empty(transaction, &work).await?;
+        }
+        // Deletes come first, so that what they free can be taken.
+        pending.push(std::mem::take(&mut work.folded.delete));
         while let Some(mut rows) = pending.pop() {
             let part = work.part(&rows, max_packet);
             let rest = rows.split_off(part.min(rows.len()));
@@ -114,7 +124,7 @@ impl MySqlWriter {
                 _ if rows.len() < offered => pending.push(rows),
                 [row] => {
                     work.refused.push(Refusal { row, detail });
-                    pending.extend(work.folded.instead.get(&row).map(|&row| vec![row]));
+                    pending.extend(work.folded.next(row, work.acts).map(|row| vec![row]));
                 }
                 _ => {
                     let right = rows.split_off(rows.len() / 2);
@@ -148,12 +158,17 @@ impl MySqlWriter {
                 unstorable.entry(row).or_insert(why);
             }
         }
-        let rows: Vec<usize> =
-            (0..batch.rows.num_rows()).filter(|row| !unstorable.contains_key(row)).collect();
+        let acts = Acts::of(&batch.rows, table.obeys.is_some());
+        let (all, name) = (batch.rows.num_rows(), || table.name.display());
+        let mut kept = acts.kept(all, table.obeys, name).map_err(TableError::from)?;
         let (mode, unique, version) = (table.mode, table.unique.as_slice(), table.version);
-        let folded = fold(Meeting { mode, unique, version }, &encoder.columns, &rows);
+        unstorable.retain(|row, _| kept.rows.binary_search(row).is_ok());
+        kept.rows.retain(|row| !unstorable.contains_key(row));
+        let meeting = Meeting { mode, unique, version, acts };
+        let mut folded = fold(meeting, &encoder.columns, &kept.rows);
+        folded.dropped.extend(kept.dropped);
         let refused = unstorable.into_iter().map(|(row, detail)| Refusal { row, detail }).collect();
-        Ok(Work { table, encoder, folded, refused })
+        Ok(Work { table, encoder, acts, empties: kept.empties, folded, refused })
     }
 
     /// Writes some rows. `Some`: nothing of them is in, because of a row's content. Rows that need not be written are taken out.
@@ -163,7 +178,12 @@ impl MySqlWriter {
         work: &mut Work<'_>,
         rows: &mut Vec<usize>,
     ) -> Result<Option<String>, MySqlError> {
+        let deletes = work.deletes(rows);
         match self.run(transaction, work, rows).await {
+            Ok(changed) if deletes => {
+                self.explain_delete(transaction, work, rows, changed).await?;
+                Ok(None)
+            }
             Ok(changed) => {
                 self.explain(transaction, work, rows, changed).await?;
                 Ok(None)
@@ -227,7 +247,7 @@ impl MySqlWriter {
     }
 
     /// Which of some rows a query finds, given their values in these columns.
-    async fn look(
+    pub(super) async fn look(
         &self,
         transaction: &mut Transaction,
         statements: &Statements,
@@ -263,10 +283,11 @@ impl MySqlWriter {
     ) -> Result<u64, MySqlError> {
         const ACTION: &str = "write rows";
         let columns = match work.table.mode {
+            _ if work.deletes(rows) => work.table.unique.clone(),
             Mode::Update => work.table.update_columns(),
             _ => work.encoder.columns.all().collect(),
         };
-        let (_, sql) = work.table.write.of_at_most(rows.len());
+        let (_, sql) = work.statements(rows).of_at_most(rows.len());
         let arguments = work.encoder.arguments(&columns, rows);
         let arguments =
             arguments.map_err(|error| self.client.error(ACTION, sqlx::Error::Encode(error)))?;
@@ -294,6 +315,15 @@ impl MySqlWriter {
 }
 
 impl Work<'_> {
+    /// Whether these rows, which all ask for the same, delete.
+    fn deletes(&self, rows: &[usize]) -> bool {
+        rows.first().is_some_and(|&row| self.acts.get(row) == Act::Delete)
+    }
+
+    fn statements(&self, rows: &[usize]) -> &Statements {
+        if self.deletes(rows) { &self.table.delete } else { &self.table.write }
+    }
+
     /// How many of the next rows go into one statement: one of the sizes there are, within the bytes there may be.
     fn part(&self, rows: &[usize], max_packet: usize) -> usize {
         let mut room = MAX_BYTES.min(max_packet.saturating_sub(STATEMENT));
@@ -303,7 +333,7 @@ impl Work<'_> {
             room = room.saturating_sub(bytes);
             fits
         });
-        let (size, _) = self.table.write.of_at_most(fits.count().max(1));
+        let (size, _) = self.statements(rows).of_at_most(fits.count().max(1));
         size
     }
 }

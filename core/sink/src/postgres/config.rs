@@ -118,6 +118,8 @@ impl PostgresConfig {
     }
 
     fn table(&self, schema: &SchemaRef) -> Result<Table, PostgresError> {
-        Table::new(&self.0.table, schema, self.0.mode(), self.0.key(), self.0.version.as_deref())
+        let config = &self.0;
+        let (mode, key, version) = (config.mode(), config.key(), config.version.as_deref());
+        Table::new(&config.table, schema, mode, key, version, config.truncate)
     }
 }

@@ -46,7 +46,7 @@ struct Part<'a> {
 
 impl<'a> Encoder<'a> {
     pub(crate) fn new(table: &'a Table, rows: &'a RecordBatch) -> Result<Self, PostgresError> {
-        if rows.num_columns() != table.columns.len() {
+        if rows.num_columns() != table.columns.len() + usize::from(table.obeys.is_some()) {
             return Err(PostgresError::Batch { why: "its columns are not those of the table" });
         }
         Ok(Self { columns: Columns::new(&table.columns, rows)? })

@@ -15,6 +15,7 @@ use crate::table::{Stored, TableColumn, TableError};
 
 const ABOUT_TABLE: &str = "SELECT c.oid::int8, c.relkind::text, c.relpersistence::text, current_user::text, \
 has_table_privilege(c.oid, 'INSERT'), has_table_privilege(c.oid, 'UPDATE'), has_table_privilege(c.oid, 'SELECT'), \
+has_table_privilege(c.oid, 'DELETE'), \
 c.relhasrules OR c.relrowsecurity FROM pg_class c WHERE c.oid = to_regclass($1)";
 
 const COLUMNS: &str = "SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), t.typname::text, a.atttypmod, \
@@ -40,6 +41,7 @@ pub(crate) struct Existing {
     may_insert: bool,
     may_update: bool,
     may_select: bool,
+    may_delete: bool,
     /// Rules or policies decide what becomes of a row.
     ruled: bool,
     columns: Vec<ExistingColumn>,
@@ -134,7 +136,8 @@ fn existing(about: &PgRow, columns: &[PgRow], indexes: &[PgRow]) -> Result<Exist
         may_insert: about.try_get(4)?,
         may_update: about.try_get(5)?,
         may_select: about.try_get(6)?,
-        ruled: about.try_get(7)?,
+        may_delete: about.try_get(7)?,
+        ruled: about.try_get(8)?,
         columns,
         indexes,
     })
@@ -202,8 +205,9 @@ impl Existing {
             ],
             Mode::Update => &[("update", self.may_update), ("select", self.may_select)],
         };
-        let lacking: Vec<&str> =
-            needed.iter().filter(|(_, may)| !may).map(|(right, _)| *right).collect();
+        let delete = wanted.obeys.map(|_| ("delete", self.may_delete));
+        let needed = needed.iter().copied().chain(delete);
+        let lacking: Vec<&str> = needed.filter(|(_, may)| !may).map(|(right, _)| right).collect();
         if lacking.is_empty() {
             return Ok(());
         }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use arrow_schema::SchemaRef;
 
 use super::error::PostgresError;
+use crate::changes::Truncate;
 use crate::mode::Mode;
 use crate::table::{Shape, Stored, TableColumn, TableError, TableName};
 
@@ -33,6 +34,10 @@ pub(crate) struct Table {
     pub(crate) absent: Arc<str>,
     /// Numbers of the offered keys, from 1, that the table holds in a newer version: the key's arrays, then the version's.
     pub(crate) newer: Option<Arc<str>>,
+    /// Deletes keys: one array per key column.
+    pub(crate) delete: Arc<str>,
+    /// What it does with row changes, where it obeys them.
+    pub(crate) obeys: Option<Truncate>,
 }
 
 impl Table {
@@ -42,14 +47,29 @@ impl Table {
         mode: Mode,
         key: Vec<String>,
         version: Option<&str>,
+        truncate: Option<Truncate>,
     ) -> Result<Self, PostgresError> {
         let name = TableName::parse(name)?;
-        let Shape { columns, unique, version } = Shape::new(schema, mode, &key, version)??;
-        let (write, copy, absent, newer) = ("".into(), "".into(), "".into(), None);
-        let mut table = Self { name, columns, mode, unique, version, write, copy, absent, newer };
+        let shape = Shape::new(schema, mode, &key, version, truncate)??;
+        let Shape { columns, unique, version, obeys } = shape;
+        let [write, copy, absent, delete] = [const { "" }; 4].map(Arc::from);
+        let mut table = Self {
+            name,
+            columns,
+            mode,
+            unique,
+            version,
+            write,
+            copy,
+            absent,
+            newer: None,
+            delete,
+            obeys,
+        };
         table.write = table.write_sql().into();
         table.copy = table.copy_sql().into();
         table.absent = table.absent_sql().into();
+        table.delete = table.delete_sql().into();
         table.newer = version.map(|version| table.newer_sql(version).into());
         Ok(table)
     }
@@ -159,6 +179,16 @@ impl Table {
             self.unnest(columns.iter().copied()),
             quoted_list(&self.names(&columns)),
             self.name.quoted(),
+            self.same_key()
+        )
+    }
+
+    fn delete_sql(&self) -> String {
+        format!(
+            "DELETE FROM {} AS t USING {} AS s ({}) WHERE {}",
+            self.name.quoted(),
+            self.unnest(self.unique.iter().copied()),
+            quoted_list(&self.unique_names()),
             self.same_key()
         )
     }

@@ -19,12 +19,14 @@ use super::cursors::CursorTable;
 use super::encode::Encoder;
 use super::error::{Cause, OnlyPostgres, PostgresError, cause};
 use super::table::Table;
+use crate::changes::{Act, Acts};
 use crate::contract::{broken_rule, cursor_without, own_words};
 use crate::fold::{EXISTING, Folded, MISSING, Meeting, REPEATED, STALE, fold};
 use crate::halves::{self, Halves, NOTHING_OPEN, Tried};
 use crate::limits::{Limit, too_long};
 use crate::mode::Mode;
 use crate::sqlite::Create;
+use crate::table::TableError;
 
 /// The most rows of a statement: more gain nothing and take longer to repeat.
 const MAX_ROWS: usize = 2_000;
@@ -71,9 +73,12 @@ enum Care {
 }
 
 /// A batch on its way in: what is known of its rows so far.
-struct Work<'a> {
+pub(super) struct Work<'a> {
     encoder: Encoder<'a>,
-    folded: Folded,
+    acts: Acts<'a>,
+    /// The table loses all its rows first.
+    empties: bool,
+    pub(super) folded: Folded,
     refused: Vec<Refusal>,
     /// A record has several rows, so it must be known of each row what became of it.
     by_row: bool,
@@ -129,8 +134,14 @@ impl PostgresWriter {
             true => 1,
             false => rows_of_a_statement(batch),
         };
+        if work.empties {
+            self.empty(transaction).await?;
+        }
         let write = std::mem::take(&mut work.folded.write);
-        let mut pending: Vec<Vec<usize>> = write.chunks(size).rev().map(<[_]>::to_vec).collect();
+        let delete = std::mem::take(&mut work.folded.delete);
+        // A stack: deletes come first, so that what they free can be taken.
+        let parts = write.chunks(size).rev().chain(delete.chunks(size.max(MAX_ROWS)).rev());
+        let mut pending: Vec<Vec<usize>> = parts.map(<[_]>::to_vec).collect();
         while let Some(rows) = pending.pop() {
             let Some(detail) = self.write_rows(transaction, &mut work, &rows, care).await? else {
                 continue;
@@ -141,7 +152,7 @@ impl PostgresWriter {
             match *rows {
                 [row] => {
                     work.refused.push(Refusal { row, detail });
-                    pending.extend(work.folded.instead.get(&row).map(|&row| vec![row]));
+                    pending.extend(work.folded.next(row, work.acts).map(|row| vec![row]));
                 }
                 _ => {
                     let (left, right) = rows.split_at(rows.len() / 2);
@@ -168,24 +179,29 @@ impl PostgresWriter {
             && !work.folded.write.is_empty()
     }
 
-    fn vanished(&self, rows: usize, missing: u64) -> PostgresError {
+    pub(super) fn vanished(&self, rows: usize, missing: u64) -> PostgresError {
         OnlyPostgres::RowsVanished { table: self.table.display_name(), rows, missing }.into()
     }
 
     fn work<'a>(&'a self, batch: &'a StagedBatch) -> Result<Work<'a>, PostgresError> {
         let encoder = Encoder::new(&self.table, &batch.rows)?;
         let too_long = too_long(&encoder.columns, &self.limits);
-        let unstorable: BTreeMap<usize, String> =
+        let mut unstorable: BTreeMap<usize, String> =
             too_long.into_iter().chain(encoder.unstorable()).collect();
-        let rows: Vec<usize> =
-            (0..batch.rows.num_rows()).filter(|row| !unstorable.contains_key(row)).collect();
+        let acts = Acts::of(&batch.rows, self.table.obeys.is_some());
+        let (all, name) = (batch.rows.num_rows(), || self.table.display_name());
+        let mut kept = acts.kept(all, self.table.obeys, name).map_err(TableError::from)?;
         let (mode, version) = (self.table.mode, self.table.version);
-        let meeting = Meeting { mode, unique: &self.table.unique, version };
-        let folded = fold(meeting, &encoder.columns, &rows);
+        unstorable.retain(|row, _| kept.rows.binary_search(row).is_ok());
+        kept.rows.retain(|row| !unstorable.contains_key(row));
+        let meeting = Meeting { mode, unique: &self.table.unique, version, acts };
+        let mut folded = fold(meeting, &encoder.columns, &kept.rows);
+        folded.dropped.extend(kept.dropped);
         let refused = unstorable.into_iter().map(|(row, detail)| Refusal { row, detail }).collect();
         let several = batch.sources.windows(2).any(|two| two.first() == two.last());
         let counts = matches!(self.table.mode, Mode::Append | Mode::Ignore);
-        Ok(Work { encoder, folded, refused, by_row: several && counts })
+        let empties = kept.empties;
+        Ok(Work { encoder, acts, empties, folded, refused, by_row: several && counts })
     }
 
     /// Writes some rows. `Some`: nothing of them is in, because of a row's content.
@@ -199,11 +215,18 @@ impl PostgresWriter {
         if care == Care::Savepoint {
             self.simple(transaction, "SAVEPOINT part").await?;
         }
-        let all = work.encoder.columns.all();
-        let written = self.run(transaction, &self.table.write, &work.encoder, all, rows);
-        match written.await {
+        let deletes = rows.first().is_some_and(|&row| work.acts.get(row) == Act::Delete);
+        let columns: Vec<usize> = match deletes {
+            true => self.table.unique.clone(),
+            false => work.encoder.columns.all().collect(),
+        };
+        let sql = if deletes { &self.table.delete } else { &self.table.write };
+        match self.run(transaction, sql, &work.encoder, columns, rows).await {
             Ok(changed) => {
-                self.explain(transaction, work, rows, changed).await?;
+                match deletes {
+                    true => self.explain_delete(transaction, work, rows, changed).await?,
+                    false => self.explain(transaction, work, rows, changed).await?,
+                }
                 if care == Care::Savepoint {
                     self.simple(transaction, "RELEASE SAVEPOINT part").await?;
                 }
@@ -264,7 +287,7 @@ impl PostgresWriter {
     }
 
     /// Runs a query over some rows' columns that answers with numbers of rows, from 1.
-    async fn numbers(
+    pub(super) async fn numbers(
         &self,
         transaction: &mut Transaction,
         sql: &std::sync::Arc<str>,

@@ -5,7 +5,7 @@
 
 use arrow_schema::SchemaRef;
 use garam_stage::contract::OneOrMany;
-use garam_stage::{Failure, FailureKind, MAIN_SHARD, SlotMap};
+use garam_stage::{Failure, FailureKind, MAIN_SHARD, SlotMap, system};
 
 use crate::SinkConfig;
 use crate::mysql::MySqlConfig;
@@ -80,6 +80,13 @@ impl SinkConfig {
             return invalid(
                 "shards take rows by their key, and mode \"append\" has none: say key = [..] and another mode, or leave the \
                  shards out"
+                    .into(),
+            );
+        }
+        if schema.field_with_name(system::OP).is_ok() {
+            return invalid(
+                "row changes cannot be spread over shards: a changed key is two rows of one record, and a truncation has no key: \
+                 leave the shards out, or read the stream with another format"
                     .into(),
             );
         }

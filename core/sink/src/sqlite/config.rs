@@ -15,6 +15,7 @@ use super::query::{QueryLimits, QueryValue, read_only_query};
 use super::table::{Table, quoted};
 use super::writer::SqliteWriter;
 use crate::RowCount;
+use crate::changes::Truncate;
 use crate::halves::Halves;
 
 /// A table of an SQLite file.
@@ -32,6 +33,10 @@ pub struct SqliteConfig {
     /// The column or columns that identify a row; they must be `not null`. Only for `upsert`.
     #[serde(default)]
     pub key: Option<OneOrMany>,
+    /// For rows that are changes, in `upsert`: what happens when the source's table is emptied. `pause` stops the pipeline until
+    /// a person says more (default), `apply` empties the table too, `ignore` drops and counts it.
+    #[serde(default)]
+    pub truncate: Option<Truncate>,
     /// `missing` creates the table when it is absent (default), `never` leaves that to the operator. An existing table is
     /// never altered: `evolve` is refused.
     #[serde(default)]
@@ -172,6 +177,7 @@ impl SqliteConfig {
         }
         let key = self.key.clone().map(OneOrMany::into_vec).unwrap_or_default();
         let mode = self.mode();
-        Table::new(TableSpec { table: self.table.clone(), schema: schema.clone(), mode, key })
+        let spec = TableSpec { table: self.table.clone(), schema: schema.clone(), mode, key };
+        Table::new(spec, self.truncate)
     }
 }

@@ -3,6 +3,7 @@
 //! In: a batch with the table's columns. Out: bound arguments, row by row, or why SQLite cannot hold a value as it is: SQLite
 //! stores NaN as NULL and has no year outside 0000–9999, and neither may happen in silence.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
@@ -23,6 +24,7 @@ use sqlx::{Arguments as _, error::BoxDynError};
 
 use super::error::SqliteError;
 use super::table::{Stored, Table};
+use crate::fold::Keyed;
 
 /// A batch, column by column, ready to be bound.
 #[derive(Debug)]
@@ -64,7 +66,7 @@ impl Unstorable {
 
 impl<'a> Encoder<'a> {
     pub(crate) fn new(table: &'a Table, rows: &'a RecordBatch) -> Result<Self, SqliteError> {
-        if rows.num_columns() != table.columns.len() {
+        if rows.num_columns() != table.columns.len() + usize::from(table.obeys.is_some()) {
             return Err(SqliteError::Batch { why: "its columns are not those of the table" });
         }
         let columns = table
@@ -90,6 +92,21 @@ impl<'a> Encoder<'a> {
         })
     }
 
+    /// The values of these rows in these columns, row by row.
+    pub(crate) fn arguments_of(
+        &self,
+        columns: &[usize],
+        rows: &[usize],
+    ) -> Result<SqliteArguments, BoxDynError> {
+        let mut arguments = SqliteArguments::default();
+        for &row in rows {
+            for (_, values) in columns.iter().filter_map(|&column| self.columns.get(column)) {
+                values.bind(row, &mut None, &mut arguments)?;
+            }
+        }
+        Ok(arguments)
+    }
+
     /// The values of these rows, one after the other.
     pub(crate) fn arguments(&self, rows: &[usize]) -> Result<SqliteArguments, BoxDynError> {
         let mut arguments = SqliteArguments::default();
@@ -103,13 +120,20 @@ impl<'a> Encoder<'a> {
         }
         Ok(arguments)
     }
+}
 
-    /// Appends bytes that are equal exactly for equal keys. Key columns are never null.
-    pub(crate) fn key(&self, columns: &[usize], row: usize, out: &mut Vec<u8>) {
+impl Keyed for Encoder<'_> {
+    /// Key columns are never null.
+    fn key(&self, columns: &[usize], row: usize, out: &mut Vec<u8>) {
         out.clear();
         for (_, values) in columns.iter().filter_map(|&column| self.columns.get(column)) {
             values.key(row, out);
         }
+    }
+
+    /// There is no guard here, so nothing is older.
+    fn compare(&self, _: usize, _: usize, _: usize) -> Ordering {
+        Ordering::Equal
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use garam_stage::{Failure, FailureKind};
 
+use crate::changes::ChangesError;
 use crate::row::TooLarge;
 
 /// Why the destination could not do what was asked.
@@ -60,6 +61,8 @@ pub enum SqliteError {
 /// How configuration, contract and table do not fit together, with what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TableError {
+    #[error(transparent)]
+    Changes(#[from] ChangesError),
     #[error(
         "table name {table:?} cannot be used: 1 to 63 letters, digits and _, not beginning with a digit, \"sqlite_\" or \"_garam\""
     )]
@@ -110,6 +113,7 @@ impl SqliteError {
     /// The kind the engine and the supervisor decide by.
     pub(crate) fn kind(&self) -> FailureKind {
         match self {
+            Self::Table(TableError::Changes(error)) => error.kind(),
             Self::Table(error) if error.is_config() => FailureKind::Config,
             Self::Table(_) | Self::ColumnType { .. } | Self::RowsVanished { .. } => {
                 FailureKind::Schema

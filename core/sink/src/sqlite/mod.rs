@@ -6,6 +6,7 @@
 //! BEGIN IMMEDIATE
 //!   UPDATE _garam_cursors … WHERE key, incarnation, next, epoch are what the batch begins at     must match one row
 //!   INSERT … ON CONFLICT (_origin, _position, _ordinal) DO NOTHING                               append
+//!   DELETE … WHERE (key) IN (…)                                                                  upsert of row changes
 //!   INSERT … ON CONFLICT (key) DO UPDATE SET …                                                   upsert
 //! COMMIT                                                             WAL, synchronous = FULL: durable when it returns
 //! ```
@@ -26,7 +27,7 @@
 //! ```
 //!
 //! Not here: several files, pools. A connection is owned by its writer and closed with any transaction that was cut off.
-//! Reading order: [`config`] → [`writer`] → [`client`] → [`table`], [`inspect`] → [`cursors`] → [`encode`] → [`query`] →
+//! Reading order: [`config`] → [`writer`] → [`client`] → [`table`], [`inspect`] → [`remove`] → [`cursors`] → [`encode`] → [`query`] →
 //! [`error`].
 
 mod client;
@@ -36,6 +37,7 @@ mod encode;
 mod error;
 mod inspect;
 mod query;
+mod remove;
 mod table;
 mod writer;
 

@@ -5,10 +5,12 @@
 
 use std::sync::Arc;
 
-use arrow_schema::{DataType, TimeUnit};
+use arrow_schema::{DataType, Field, TimeUnit};
 use garam_stage::{TableSpec, WriteMode, system};
 
 use super::error::{SqliteError, TableError};
+use crate::changes::{self, Truncate};
+use crate::mode::Mode;
 
 /// SQLite binds at most 32 766 values per statement.
 const MAX_BINDS: usize = 32_766;
@@ -50,17 +52,27 @@ pub(crate) struct Table {
     pub(crate) unique: Vec<String>,
     /// Rows per statement and its text, largest first.
     pub(crate) inserts: Vec<(usize, Arc<str>)>,
+    /// What it does with row changes, where it obeys them.
+    pub(crate) obeys: Option<Truncate>,
     spec: TableSpec,
 }
 
 impl Table {
-    pub(crate) fn new(spec: TableSpec) -> Result<Self, SqliteError> {
+    pub(crate) fn new(spec: TableSpec, truncate: Option<Truncate>) -> Result<Self, SqliteError> {
         check_name(&spec.table)?;
-        check_key(&spec)?;
+        let mode = match spec.mode {
+            WriteMode::Append => Mode::Append,
+            WriteMode::Upsert => Mode::Upsert,
+        };
+        check_key_is_there(&spec)?;
+        let obeys = changes::obeyed(&spec.schema, mode, &spec.key, false, truncate);
+        let obeys = obeys.map_err(TableError::from)?;
+        check_key(&spec, obeys.is_some())?;
         let columns = spec
             .schema
             .fields()
             .iter()
+            .filter(|field| obeys.is_none() || field.name() != system::OP)
             .map(|field| {
                 let stored = stored_as(field.name(), field.data_type()).ok_or_else(|| {
                     let found = field.data_type().to_string();
@@ -69,7 +81,7 @@ impl Table {
                 Ok(TableColumn {
                     name: field.name().clone(),
                     stored,
-                    nullable: field.is_nullable(),
+                    nullable: may_be_null(field, obeys.is_some()),
                 })
             })
             .collect::<Result<Vec<_>, SqliteError>>()?;
@@ -80,7 +92,8 @@ impl Table {
             }
         };
         let name = spec.table.clone();
-        let mut table = Self { name, columns, mode: spec.mode, unique, inserts: Vec::new(), spec };
+        let (mode, inserts) = (spec.mode, Vec::new());
+        let mut table = Self { name, columns, mode, unique, inserts, obeys, spec };
         table.inserts = SIZES
             .into_iter()
             .filter(|rows| rows * table.columns.len() <= MAX_BINDS)
@@ -103,6 +116,23 @@ impl Table {
             WriteMode::Append => format!("  UNIQUE ({unique})"),
         });
         format!("CREATE TABLE {} (\n{}\n) STRICT", quoted(&self.name), lines.join(",\n"))
+    }
+
+    /// Deletes so many keys.
+    pub(crate) fn delete(&self, keys: usize) -> String {
+        let key = format!("({})", vec!["?"; self.unique.len()].join(","));
+        format!(
+            "DELETE FROM {} WHERE ({}) IN (VALUES {})",
+            quoted(&self.name),
+            quoted_list(&self.unique),
+            vec![key.as_str(); keys].join(",")
+        )
+    }
+
+    /// Where the columns stand that make a row unique.
+    pub(crate) fn unique_columns(&self) -> Vec<usize> {
+        let named = |name: &String| self.columns.iter().position(|column| column.name == *name);
+        self.unique.iter().filter_map(named).collect()
     }
 
     /// Fills the table with `rows` rows of bound values. `OR ABORT` overrides what an existing table declares for
@@ -182,12 +212,19 @@ fn check_name(table: &str) -> Result<(), TableError> {
     Ok(())
 }
 
-fn check_key(spec: &TableSpec) -> Result<(), TableError> {
+fn may_be_null(field: &Field, obeys: bool) -> bool {
+    if obeys { changes::is_nullable(field) } else { field.is_nullable() }
+}
+
+fn check_key_is_there(spec: &TableSpec) -> Result<(), TableError> {
     match (spec.mode, spec.key.is_empty()) {
-        (WriteMode::Upsert, true) => return Err(TableError::UpsertWithoutKey),
-        (WriteMode::Append, false) => return Err(TableError::AppendWithKey),
-        _ => {}
+        (WriteMode::Upsert, true) => Err(TableError::UpsertWithoutKey),
+        (WriteMode::Append, false) => Err(TableError::AppendWithKey),
+        _ => Ok(()),
     }
+}
+
+fn check_key(spec: &TableSpec, obeys: bool) -> Result<(), TableError> {
     for (i, column) in spec.key.iter().enumerate() {
         let field = spec
             .schema
@@ -196,7 +233,7 @@ fn check_key(spec: &TableSpec) -> Result<(), TableError> {
         if spec.key.iter().take(i).any(|other| other == column) {
             return Err(TableError::KeyTwice { column: column.clone() });
         }
-        if field.is_nullable() {
+        if may_be_null(field, obeys) {
             return Err(TableError::NullableKey { column: column.clone() });
         }
     }

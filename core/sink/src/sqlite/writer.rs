@@ -6,7 +6,7 @@
 //! `repeated`, so that `delivered` remains the number of records in the table. *Upsert:* of several rows of one key only the
 //! last is written; when the database refuses it, the one before it is tried, so that one round names every refused row.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 use garam_stage::{
@@ -21,16 +21,16 @@ use super::encode::Encoder;
 use super::error::{SqliteError, TableError, is_row_error};
 use super::inspect;
 use super::table::Table;
+use crate::changes::Acts;
 use crate::contract::{broken_rule, own_words};
+use crate::fold::{Folded, Meeting, REPEATED, fold};
 use crate::halves::{self, Halves, NOTHING_OPEN, Tried};
-
-/// Reason under which records are counted that a rewound cursor offered again.
-const REPEATED: &str = "repeated";
+use crate::mode::Mode;
 
 #[derive(Debug)]
 pub(crate) struct SqliteWriter {
-    client: Client,
-    table: Table,
+    pub(super) client: Client,
+    pub(super) table: Table,
     create: Create,
     /// Between the halves of a write.
     open: Option<Transaction>,
@@ -48,12 +48,6 @@ enum Inserted {
     Rows(u64),
     /// Nothing of it is in: a row's content is the reason.
     Refused(String),
-}
-
-/// Rows of an upsert: the last of each key in log order, and for a row the one of the same key before it.
-struct Folded {
-    last: Vec<usize>,
-    before: HashMap<usize, usize>,
 }
 
 impl SqliteWriter {
@@ -96,15 +90,21 @@ impl SqliteWriter {
         let encoder = Encoder::new(&self.table, &batch.rows)?;
         let mut refused = Vec::new();
         let mut rows = Vec::with_capacity(batch.rows.num_rows());
-        for row in 0..batch.rows.num_rows() {
+        let acts = Acts::of(&batch.rows, self.table.obeys.is_some());
+        let (all, name) = (batch.rows.num_rows(), || self.table.name.clone());
+        let kept = acts.kept(all, self.table.obeys, name).map_err(TableError::from)?;
+        for row in kept.rows {
             match encoder.unstorable(row) {
                 Some(detail) => refused.push(Refusal { row, detail }),
                 None => rows.push(row),
             }
         }
+        if kept.empties {
+            self.empty(transaction).await?;
+        }
         let repeated = match self.table.mode {
             WriteMode::Upsert => {
-                self.upsert(transaction, &encoder, &rows, &mut refused).await?;
+                self.upsert(transaction, &encoder, acts, &rows, &mut refused).await?;
                 0
             }
             WriteMode::Append => {
@@ -115,7 +115,10 @@ impl SqliteWriter {
             refused.sort_unstable_by_key(|refusal| refusal.row);
             return Ok(Applied::Refused { rows: refused });
         }
-        let cursor = self.count_repeated(transaction, batch, repeated).await?;
+        let cursor = match kept.dropped.is_empty() {
+            true => self.count_repeated(transaction, batch, repeated).await?,
+            false => self.count_dropped(transaction, batch, &kept.dropped).await?,
+        };
         Ok(Applied::All { cursor })
     }
 
@@ -123,11 +126,14 @@ impl SqliteWriter {
         &self,
         transaction: &mut Transaction,
         encoder: &Encoder<'_>,
+        acts: Acts<'_>,
         rows: &[usize],
         refused: &mut Vec<Refusal>,
     ) -> Result<(), SqliteError> {
-        let folded = self.fold(encoder, rows);
-        let mut pending = self.statements(&folded.last, usize::MAX);
+        let folded = self.fold(encoder, acts, rows);
+        let earlier = self.remove(transaction, encoder, acts, &folded, refused).await?;
+        let mut pending = self.statements(&earlier, 2);
+        pending.extend(self.statements(&folded.write, usize::MAX));
         while let Some(rows) = pending.pop() {
             match self.insert(transaction, encoder, rows).await? {
                 Inserted::Rows(count) if count == rows.len() as u64 => {}
@@ -139,7 +145,9 @@ impl SqliteWriter {
                 Inserted::Refused(detail) => match *rows {
                     [row] => {
                         refused.push(Refusal { row, detail });
-                        pending.extend(folded.before.get(&row).map(std::slice::from_ref));
+                        let next =
+                            folded.instead.get(&row).filter(|_| folded.next(row, acts).is_some());
+                        pending.extend(next.map(std::slice::from_ref));
                     }
                     _ => pending.extend(self.statements(rows, rows.len())),
                 },
@@ -223,27 +231,16 @@ impl SqliteWriter {
         }
     }
 
-    fn fold(&self, encoder: &Encoder<'_>, rows: &[usize]) -> Folded {
-        let named = |name: &String| self.table.columns.iter().position(|c| &c.name == name);
-        let columns: Vec<usize> = self.table.unique.iter().filter_map(named).collect();
-        let mut newest: HashMap<Vec<u8>, usize> = HashMap::with_capacity(rows.len());
-        let mut before = HashMap::new();
-        let mut key = Vec::new();
-        for &row in rows {
-            encoder.key(&columns, row, &mut key);
-            match newest.get_mut(&key) {
-                Some(newest) => {
-                    before.insert(row, *newest);
-                    *newest = row;
-                }
-                None => {
-                    newest.insert(key.clone(), row);
-                }
-            }
-        }
-        let mut last: Vec<usize> = newest.into_values().collect();
-        last.sort_unstable();
-        Folded { last, before }
+    fn fold(&self, encoder: &Encoder<'_>, acts: Acts<'_>, rows: &[usize]) -> Folded {
+        let meeting = Meeting {
+            mode: Mode::Upsert,
+            unique: &self.table.unique_columns(),
+            version: None,
+            acts,
+        };
+        let mut folded = fold(meeting, encoder, rows);
+        folded.write.sort_unstable();
+        folded
     }
 
     /// The cursor as stored: repeated records are not delivered a second time.

@@ -146,6 +146,7 @@ impl Place {
             table: "orders".into(),
             mode: Some(mode),
             key: (mode == WriteMode::Upsert).then(|| OneOrMany::One("id".into())),
+            truncate: None,
             create: garam_sink::sqlite::Create::Missing,
             shard: Vec::new(),
         }

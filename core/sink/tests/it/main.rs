@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails by panicking")]
 
+mod changes;
 mod config;
 mod cursor;
 mod existing;

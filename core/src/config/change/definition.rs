@@ -240,6 +240,7 @@ fn of_contract(contract: &Contract) -> ContractDefinition {
         header,
         pattern,
         patterns,
+        tables,
     } = reading;
     let reading = Settings::from([
         ("time".into(), or_none(time.as_ref())),
@@ -250,6 +251,7 @@ fn of_contract(contract: &Contract) -> ContractDefinition {
         ("header".into(), header.to_string()),
         ("pattern".into(), or_none(pattern.as_ref())),
         ("patterns".into(), of_patterns(patterns)),
+        ("tables".into(), tables.join(", ")),
         ("unknown".into(), format!("{unknown:?}").to_lowercase()),
         ("time_bounds".into(), format!("{time_bounds:?}")),
     ]);

@@ -11,6 +11,10 @@ use super::{ContractError, Rules};
 
 /// Under this name a field of the rows' schema says how many characters a `varchar(n)` has.
 pub const MOST_CHARACTERS: &str = "garam.most_characters";
+/// Under this name a field of row changes says that a row that is there has a value.
+pub const NOT_NULL: &str = "garam.not_null";
+/// Under this name a field of row changes says which column of the key it is, of how many: `1/2`.
+pub const KEY_COLUMNS: &str = "garam.key_columns";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {

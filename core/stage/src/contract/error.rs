@@ -36,6 +36,10 @@ pub enum ContractError {
     NoPattern,
     #[error("format grok needs a pattern, like \"%{{IPORHOST:client}} %{{NUMBER:took}}\"")]
     NoGrok,
+    #[error(
+        "format changes needs key = [..]: the columns by which a change finds its row, usually the table's primary key"
+    )]
+    ChangesWithoutKey,
     #[error("delimiter {found:?} is no single ASCII character that can stand between cells")]
     Delimiter { found: char },
     #[error("{role} {name:?} is there twice: which one is meant cannot be known")]

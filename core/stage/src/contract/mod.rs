@@ -21,7 +21,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::records::system;
-pub use columns::{Column, ColumnType, MOST_CHARACTERS};
+pub use columns::{Column, ColumnType, KEY_COLUMNS, MOST_CHARACTERS, NOT_NULL};
 pub use error::ContractError;
 pub use reading::{Format, Reading};
 use rules::Written;
@@ -36,7 +36,8 @@ pub struct ContractConfig {
     #[serde(default)]
     pub version: Option<NonZeroU32>,
     /// `line` (one text column), `json` (an object per record), or a text format whose fields have names: `logfmt`, `csv`,
-    /// `tsv`, `common` and `combined` (access logs), `syslog`, `cri`, `regex`.
+    /// `tsv`, `common` and `combined` (access logs), `syslog`, `cri`, `regex`, `grok`; or `changes`, the row changes of a
+    /// database, which needs `key`.
     pub format: Format,
     /// The column that says when it happened. Default: none, `_event_time` is null.
     #[serde(default)]
@@ -89,6 +90,10 @@ pub struct ContractConfig {
     /// `grok`: patterns of your own by name, which may refer to others. They count before the known ones.
     #[serde(default)]
     pub patterns: BTreeMap<String, String>,
+    /// `changes`: the tables whose changes are taken, each `TABLE`, `SCHEMA.TABLE`, `DATABASE.TABLE` or `DATABASE.SCHEMA.TABLE`; others are dropped as
+    /// `filtered`. Default: all.
+    #[serde(default)]
+    pub tables: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -164,6 +169,7 @@ impl ContractConfig {
             header: false,
             pattern: None,
             patterns: BTreeMap::new(),
+            tables: Vec::new(),
         }
     }
 
@@ -193,6 +199,9 @@ impl ContractConfig {
             if find("key", name)?.nullable {
                 return Err(ContractError::NullableKey { column: name.clone() });
             }
+        }
+        if self.format == Format::Changes && key.is_empty() {
+            return Err(ContractError::ChangesWithoutKey);
         }
         let time_bounds = self.time_bounds()?;
         let reading = Reading::check(&mut self, &given, &columns)?;
@@ -267,22 +276,15 @@ impl Contract {
         self.format != Format::Line && self.unknown == UnknownColumns::Keep
     }
 
-    /// Columns of refined rows: the contract's, [`REST`] where kept, then [`system::ALL`].
+    /// Whether a row says what happened to it, in [`system::OP`].
+    pub fn has_changes(&self) -> bool {
+        self.format == Format::Changes
+    }
+
+    /// Columns of refined rows: the contract's, [`REST`] where kept, then [`system::ALL`], and [`system::OP`] where rows change.
     pub fn schema(&self) -> SchemaRef {
-        let mut fields: Vec<Field> = self
-            .columns
-            .iter()
-            .map(|column| {
-                let field = Field::new(&column.name, column.kind.arrow(), column.nullable);
-                match column.kind {
-                    ColumnType::Varchar(most) => field.with_metadata(HashMap::from([(
-                        MOST_CHARACTERS.to_owned(),
-                        most.to_string(),
-                    )])),
-                    _ => field,
-                }
-            })
-            .collect();
+        let mut fields: Vec<Field> =
+            self.columns.iter().map(|column| self.field_of(column)).collect();
         if self.keeps_rest() {
             fields.push(Field::new(REST, DataType::Utf8, true));
         }
@@ -297,7 +299,28 @@ impl Contract {
             Field::new(system::EVENT_TIME, time.clone(), true),
             Field::new(system::INGEST_TIME, time, false),
         ]);
+        if self.has_changes() {
+            fields.push(Field::new(system::OP, DataType::Utf8, false));
+        }
         Schema::new(fields).into()
+    }
+
+    /// Rows of deletes hold what is known of what is gone, so no column of changes is always there: what the contract says of
+    /// it stands beside.
+    fn field_of(&self, column: &Column) -> Field {
+        let mut notes = HashMap::new();
+        if let ColumnType::Varchar(most) = column.kind {
+            notes.insert(MOST_CHARACTERS.to_owned(), most.to_string());
+        }
+        if self.has_changes() && !column.nullable {
+            notes.insert(NOT_NULL.to_owned(), "true".to_owned());
+        }
+        let place = self.key.iter().position(|name| *name == column.name);
+        if let Some(place) = place.filter(|_| self.has_changes()) {
+            notes.insert(KEY_COLUMNS.to_owned(), format!("{}/{}", place + 1, self.key.len()));
+        }
+        let nullable = column.nullable || self.has_changes();
+        Field::new(&column.name, column.kind.arrow(), nullable).with_metadata(notes)
     }
 
     /// The text that a plan is identified by.

@@ -36,6 +36,8 @@ pub enum Format {
     Regex,
     /// An expression put together from named patterns: `%{IP:client} %{NUMBER:took}`.
     Grok,
+    /// A row change of a database: a JSON object with `op`, `before` and `after`.
+    Changes,
 }
 
 /// The settings of a format.
@@ -55,9 +57,16 @@ pub struct Reading {
     pub pattern: Option<String>,
     /// Patterns that the pattern may refer to, beside the known ones: name and text.
     pub patterns: Vec<(String, String)>,
+    /// The tables whose changes are taken; none: all.
+    pub tables: Vec<String>,
 }
 
 impl Format {
+    /// Whether a record holds JSON objects, whose values may be nested.
+    pub(super) fn has_objects(self) -> bool {
+        matches!(self, Self::Json | Self::Changes)
+    }
+
     /// The columns, and the time column, of a format whose fields are always the same.
     pub(super) fn usual(self) -> Option<(&'static [(&'static str, &'static str)], &'static str)> {
         match self {
@@ -124,6 +133,7 @@ impl Reading {
         only("delimiter", config.delimiter.is_some(), &[Format::Csv])?;
         only("pattern", config.pattern.is_some(), &[Format::Regex, Format::Grok])?;
         only("patterns", !config.patterns.is_empty(), &[Format::Grok])?;
+        only("tables", !config.tables.is_empty(), &[Format::Changes])?;
         if format == Format::Line && !config.aliases.is_empty() {
             return Err(ContractError::NotForFormat { key: "aliases", format });
         }
@@ -152,6 +162,7 @@ impl Reading {
             header: config.header,
             pattern: config.pattern.take(),
             patterns: std::mem::take(&mut config.patterns).into_iter().collect(),
+            tables: std::mem::take(&mut config.tables),
         })
     }
 }
@@ -170,6 +181,7 @@ impl fmt::Display for Format {
             Self::Cri => "cri",
             Self::Regex => "regex",
             Self::Grok => "grok",
+            Self::Changes => "changes",
         })
     }
 }
@@ -216,7 +228,7 @@ type Paths = Vec<(Vec<String>, String)>;
 fn told_apart(others: Named, format: Format) -> Result<(Named, Paths), ContractError> {
     let (mut names, mut paths) = (Vec::new(), Vec::new());
     for (text, column) in others {
-        match pointer(&column, &text)?.filter(|_| format == Format::Json) {
+        match pointer(&column, &text)?.filter(|_| format.has_objects()) {
             None => names.push((text, column)),
             Some(mut way) if way.len() == 1 => names.push((way.remove(0), column)),
             Some(way) => paths.push((way, column)),

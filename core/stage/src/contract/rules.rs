@@ -127,7 +127,7 @@ impl ColumnConfig {
         if self.pattern.is_some() && !is_text {
             return refuse("pattern", "is for text and varchar");
         }
-        if self.cast == Cast::Json && (kind != ColumnType::Text || format != Format::Json) {
+        if self.cast == Cast::Json && (kind != ColumnType::Text || !format.has_objects()) {
             return refuse("cast = \"json\"", "is for a text column of format json");
         }
         match self.on_breach {

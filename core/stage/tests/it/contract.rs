@@ -170,13 +170,13 @@ fn unknown_keys_and_values_are_errors() {
     check(
         "format = 'xml'",
         expect![
-            "error: unknown variant `xml`, expected one of `line`, `json`, `logfmt`, `csv`, `tsv`, `common`, `combined`, `syslog`, `cri`, `regex`, `grok`"
+            "error: unknown variant `xml`, expected one of `line`, `json`, `logfmt`, `csv`, `tsv`, `common`, `combined`, `syslog`, `cri`, `regex`, `grok`, `changes`"
         ],
     );
     check(
         "format = 'line'\ncolumn = 'a'",
         expect![
-            "error: unknown field `column`, expected one of `version`, `format`, `time`, `key`, `unknown`, `columns`, `aliases`, `time_format`, `zone`, `time_fallback`, `max_ahead`, `max_behind`, `fields`, `delimiter`, `header`, `pattern`, `patterns`"
+            "error: unknown field `column`, expected one of `version`, `format`, `time`, `key`, `unknown`, `columns`, `aliases`, `time_format`, `zone`, `time_fallback`, `max_ahead`, `max_behind`, `fields`, `delimiter`, `header`, `pattern`, `patterns`, `tables`"
         ],
     );
     check(

@@ -82,3 +82,14 @@ pub(crate) struct Known {
     /// The input's column, where it is that one untouched.
     pub(crate) input: Option<usize>,
 }
+
+impl Steps {
+    /// Whether a row of the input may have none in the result.
+    pub(crate) fn leaves_out(&self) -> bool {
+        self.steps.iter().any(|step| match step {
+            Step::Filter { .. } => true,
+            Step::Look(look) => look.inner,
+            Step::Project { .. } => false,
+        })
+    }
+}

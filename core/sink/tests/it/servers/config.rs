@@ -18,6 +18,7 @@ fn good(url: &str) -> ServerConfig {
         mode: None,
         key: Some(OneOrMany::One("id".into())),
         version: None,
+        truncate: None,
         create: Create::Never,
         statement_timeout: Duration::from_secs(60),
         shard: Vec::new(),

@@ -32,6 +32,7 @@ macro_rules! at_every_server {
     };
 }
 
+mod changes;
 mod config;
 mod cursor;
 mod evolve;
@@ -100,6 +101,7 @@ pub(crate) trait Base: Sized {
             mode: Some(mode),
             key: (mode != Mode::Append).then(|| OneOrMany::One("id".into())),
             version: None,
+            truncate: None,
             create: Create::Missing,
             statement_timeout: Duration::from_secs(60),
             shard: Vec::new(),
