@@ -5,10 +5,11 @@
 
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow_array::builder::BooleanBufferBuilder;
+use arrow_array::{ArrayRef, BooleanArray, RecordBatch};
 use arrow_schema::{ArrowError, Schema, SchemaRef};
 use arrow_select::concat::concat_batches;
-use arrow_select::take::take;
+use arrow_select::filter::FilterBuilder;
 use garam_stage::{
     BadRecord, DropReason, Failure, FailureKind, QuarantineReason, RawBlock, RecordRef, Refined,
     Refiner, system,
@@ -99,13 +100,15 @@ impl SqlRefiner {
             [one] => one.clone(),
             parts => concat_batches(&self.steps.output(), parts)?,
         };
-        let all_passed = found.passed.len() == rows.num_rows();
-        let indices = UInt32Array::from(if all_passed { Vec::new() } else { found.passed.clone() });
-        let carried = self.system.iter().map(|&index| {
-            let column = rows.column(index);
-            if all_passed { Ok(Arc::clone(column)) } else { take(column, &indices, None) }
-        });
-        let carried = carried.collect::<Result<Vec<ArrayRef>, _>>()?;
+        let carried = self.system.iter().map(|&index| Arc::clone(rows.column(index)));
+        let carried: Vec<ArrayRef> = if found.passed.len() == rows.num_rows() {
+            carried.collect()
+        } else {
+            // Runs of rows that passed are copied as such.
+            let mask = mask(&found.passed, rows.num_rows());
+            let by = FilterBuilder::new(&mask).optimize().build();
+            carried.map(|column| by.filter(&column)).collect::<Result<_, _>>()?
+        };
         let columns = own.columns().iter().cloned().chain(carried).collect();
         RecordBatch::try_new(Arc::clone(&self.schema), columns)
     }
@@ -121,9 +124,9 @@ impl std::fmt::Debug for SqlRefiner {
 #[derive(Default)]
 struct Found {
     parts: Vec<RecordBatch>,
-    /// The row behind each row of `parts`.
+    /// The row behind each row of `parts`, in order.
     passed: Vec<u32>,
-    /// Rows that fail alone, and why.
+    /// Rows that fail alone, and why, in order.
     bad: Vec<(usize, QuarantineReason, String)>,
 }
 
@@ -146,21 +149,16 @@ impl Refiner for SqlRefiner {
             Failure::new(FailureKind::Internal, "cannot build a batch of refined rows")
                 .because(error)
         })?;
-        let mut fates = vec![Fate::Filtered; sources.len()];
-        for &row in &found.passed {
-            set(&mut fates, row as usize, Fate::Passed);
-        }
-        for (row, reason, detail) in found.bad {
-            set(&mut fates, row, Fate::Bad(reason, detail));
-        }
         let mut kept: Vec<RecordRef> = Vec::with_capacity(found.passed.len());
-        for (at, fate) in sources.into_iter().zip(fates) {
-            match fate {
-                Fate::Passed => kept.push(at),
-                Fate::Filtered => dropped.push((at, DropReason::Filtered)),
-                Fate::Bad(reason, detail) => {
-                    bad.push(BadRecord { at, reason, detail });
-                }
+        let mut passed = found.passed.into_iter().peekable();
+        let mut failed = found.bad.into_iter().peekable();
+        for (row, at) in (0_u32..).zip(sources) {
+            if passed.next_if_eq(&row).is_some() {
+                kept.push(at);
+            } else if let Some((_, reason, detail)) = failed.next_if(|bad| bad.0 == row as usize) {
+                bad.push(BadRecord { at, reason, detail });
+            } else {
+                dropped.push((at, DropReason::Filtered));
             }
         }
         bad.sort_by_key(|bad| bad.at);
@@ -170,18 +168,14 @@ impl Refiner for SqlRefiner {
     }
 }
 
-/// What became of one row.
-#[derive(Debug, Clone)]
-enum Fate {
-    Passed,
-    Filtered,
-    Bad(QuarantineReason, String),
-}
-
-fn set(fates: &mut [Fate], row: usize, fate: Fate) {
-    if let Some(place) = fates.get_mut(row) {
-        *place = fate;
+/// Which of so many rows passed.
+fn mask(passed: &[u32], rows: usize) -> BooleanArray {
+    let mut mask = BooleanBufferBuilder::new(rows);
+    mask.append_n(rows, false);
+    for &row in passed {
+        mask.set_bit(row as usize, true);
     }
+    BooleanArray::new(mask.finish(), None)
 }
 
 /// The error as an operator reads it, never longer than a record should keep.
