@@ -16,10 +16,10 @@ use garam_proto::{
 pub(super) const CONTRACT: &str = r#"{"format": "json", "time": "at", "columns": {
     "id": "bigint not null",
     "at": "timestamp not null",
-    "user_id": {"type": "bigint not null", "min": 0},
+    "user_id": {"type": "bigint not null", "min": "0"},
     "method": {"type": "text not null", "one_of": ["GET", "POST", "PUT", "DELETE", "HEAD"]},
     "path": "text not null",
-    "status": {"type": "int not null", "min": 100, "max": 599},
+    "status": {"type": "int not null", "min": "100", "max": "599"},
     "amount": "decimal(12,2)",
     "agent": "text"}}"#;
 
@@ -114,7 +114,7 @@ fn write_record(out: &mut Vec<u8>, number: u64, rng: &mut Rng) -> std::io::Resul
         second / 60 % 60,
         second % 60,
         rng.u32(..1_000_000),
-        rng.i64(..USERS + USERS / 50),
+        rng.i64(0..USERS + USERS / 50),
         METHODS[rng.usize(..METHODS.len())],
         PATHS[rng.usize(..PATHS.len())],
         rng.u32(1..1_000_000),
