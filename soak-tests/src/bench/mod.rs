@@ -15,8 +15,7 @@ mod recovery;
 #[cfg(feature = "bench-refine")]
 mod refine;
 #[cfg(not(feature = "bench-refine"))]
-#[path = "refine_absent.rs"]
-mod refine;
+mod refine_absent;
 mod ship;
 mod sink;
 
@@ -26,6 +25,8 @@ use std::path::Path;
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
+#[cfg(not(feature = "bench-refine"))]
+use self::refine_absent as refine;
 use crate::cli::say;
 use crate::ground::{Ground, Programs};
 use crate::rig::Rig;
