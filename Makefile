@@ -20,5 +20,5 @@ check:
 # Measured claims, e.g. make bench ARGS="ship --codec zstd -o json".
 bench: ARGS := $(or $(ARGS),ship --codec zstd)
 bench:
-	@cargo build -q --release --locked -p garam-core -p garam-agent
-	@cargo run -q --release --locked -p garam-soak -- bench $(ARGS)
+	@$(if $(filter refine,$(firstword $(ARGS))),,cargo build -q --release --locked -p garam-core -p garam-agent)
+	@cargo run -q --release --locked -p garam-soak $(if $(filter refine,$(firstword $(ARGS))),--features bench-refine) -- bench $(ARGS)

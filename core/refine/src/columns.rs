@@ -1,22 +1,24 @@
 //! Arrow builders for one batch: a row is appended whole or not at all.
 //!
 //! In: the cells of a row, all parsed already, and the row's system values. Out: the arrays in the schema's order.
-//! Promise: after each append all builders have the same length.
+//! Promise: after each append all builders have the same length. Where a row comes from: [`places`].
+
+mod places;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow_array::ArrayRef;
 use arrow_array::builder::{
-    ArrayBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, FixedSizeBinaryBuilder,
-    Float32Builder, Float64Builder, Int16Builder, Int32Builder, Int64Builder, StringBuilder,
-    TimestampMicrosecondBuilder,
+    ArrayBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float32Builder, Float64Builder,
+    Int16Builder, Int32Builder, Int64Builder, StringBuilder, TimestampMicrosecondBuilder,
 };
 use arrow_schema::{ArrowError, DataType};
 use garam_stage::records::Provenance;
 use garam_stage::{ColumnType, Contract, Op};
 
 use crate::value::Cell;
+use places::{Arrays, Places};
 
 /// The builder of one contract column.
 enum ColumnBuilder {
@@ -115,23 +117,17 @@ pub(crate) struct SystemValues<'a> {
 }
 
 /// All builders of a batch.
-pub(crate) struct Columns {
+pub(crate) struct Columns<'a> {
     contract: Vec<ColumnBuilder>,
     rest: Option<StringBuilder>,
-    host: StringBuilder,
-    path: StringBuilder,
-    origin: FixedSizeBinaryBuilder,
-    position: FixedSizeBinaryBuilder,
+    places: Places<'a>,
     ordinal: Int32Builder,
-    version: FixedSizeBinaryBuilder,
     event_time: TimestampMicrosecondBuilder,
-    ingest_time: TimestampMicrosecondBuilder,
     op: Option<StringBuilder>,
 }
 
-impl Columns {
+impl<'a> Columns<'a> {
     pub(crate) fn new(contract: &Contract, rows: usize) -> Self {
-        let text = |bytes: usize| StringBuilder::with_capacity(rows, rows * bytes);
         let time = ColumnType::Timestamp.arrow();
         Self {
             contract: contract
@@ -139,16 +135,11 @@ impl Columns {
                 .iter()
                 .map(|column| ColumnBuilder::new(column.kind, rows))
                 .collect(),
-            rest: contract.keeps_rest().then(|| text(0)),
-            host: text(16),
-            path: text(32),
-            origin: FixedSizeBinaryBuilder::with_capacity(rows, 32),
-            position: FixedSizeBinaryBuilder::with_capacity(rows, 16),
+            rest: contract.keeps_rest().then(|| StringBuilder::with_capacity(rows, 0)),
+            places: Places::new(rows, timestamps(time.clone(), rows)),
             ordinal: Int32Builder::with_capacity(rows),
-            version: FixedSizeBinaryBuilder::with_capacity(rows, 20),
-            event_time: timestamps(time.clone(), rows),
-            ingest_time: timestamps(time, rows),
-            op: contract.has_changes().then(|| text(8)),
+            event_time: timestamps(time, rows),
+            op: contract.has_changes().then(|| StringBuilder::with_capacity(rows, rows * 8)),
         }
     }
 
@@ -161,60 +152,44 @@ impl Columns {
         &mut self,
         cells: &mut Vec<Cell<'_>>,
         rest: Option<Cow<'_, str>>,
-        system: SystemValues<'_>,
-    ) -> Result<(), ArrowError> {
-        let origin = system.provenance.origin;
-        let mut origin_bytes = [0; 32];
-        let (agent, generation) = origin_bytes.split_at_mut(16);
-        agent.copy_from_slice(&origin.agent.0);
-        generation.copy_from_slice(&origin.generation.0);
-        let mut version = [0; 20];
-        let (epoch, order) = version.split_at_mut(4);
-        epoch.copy_from_slice(&system.provenance.source_epoch.to_be_bytes());
-        order.copy_from_slice(&system.position.to_be_bytes());
-
-        // The appends that can fail (by width, which is fixed here) come first.
-        self.origin.append_value(origin_bytes)?;
-        self.position.append_value(system.position.to_be_bytes())?;
-        self.version.append_value(version)?;
+        system: SystemValues<'a>,
+    ) {
         for (builder, cell) in self.contract.iter_mut().zip(cells.drain(..)) {
             builder.append(cell);
         }
         if let Some(builder) = &mut self.rest {
             builder.append_option(rest);
         }
-        self.host.append_value(&system.provenance.host);
-        self.path.append_value(&system.provenance.path);
+        self.places.append(system.provenance, system.position, system.ingest_time);
         self.ordinal.append_value(system.ordinal);
         self.event_time.append_option(system.event_time);
-        self.ingest_time.append_value(system.ingest_time);
         if let Some(builder) = &mut self.op {
             builder.append_option(system.op.map(Op::name));
         }
-        Ok(())
     }
 
     /// The arrays in the order of `Contract::schema`.
-    pub(crate) fn finish(mut self) -> Vec<ArrayRef> {
+    pub(crate) fn finish(mut self) -> Result<Vec<ArrayRef>, ArrowError> {
+        let Arrays { host, path, origin, position, version, ingest_time } = self.places.finish()?;
         let mut arrays: Vec<ArrayRef> =
             self.contract.into_iter().map(ColumnBuilder::finish).collect();
         if let Some(mut rest) = self.rest {
             arrays.push(Arc::new(rest.finish()));
         }
         arrays.extend([
-            Arc::new(self.host.finish()) as ArrayRef,
-            Arc::new(self.path.finish()),
-            Arc::new(self.origin.finish()),
-            Arc::new(self.position.finish()),
+            host,
+            path,
+            origin,
+            position,
             Arc::new(self.ordinal.finish()),
-            Arc::new(self.version.finish()),
+            version,
             Arc::new(self.event_time.finish()),
-            Arc::new(self.ingest_time.finish()),
+            ingest_time,
         ]);
         if let Some(mut op) = self.op {
             arrays.push(Arc::new(op.finish()));
         }
-        arrays
+        Ok(arrays)
     }
 }
 

@@ -15,6 +15,44 @@ pub(crate) enum NoDecimal {
 
 /// The value times 10^`scale`, with at most `precision` digits.
 pub(crate) fn parse(text: &str, precision: u8, scale: i8) -> Result<i128, NoDecimal> {
+    match short(text, precision, scale) {
+        Some(value) => Ok(value),
+        None => long(text, precision, scale),
+    }
+}
+
+/// The usual number: at most 18 digits with those the scale asks for, none behind the scale, no exponent. `None`: another
+/// one, or none that fits.
+fn short(text: &str, precision: u8, scale: i8) -> Option<i128> {
+    let scale = usize::try_from(scale).ok()?;
+    let unsigned = text.strip_prefix('-').unwrap_or(text);
+    let (mut value, mut digits, mut point) = (0_u64, 0_usize, None);
+    for byte in unsigned.bytes() {
+        let digit = byte.wrapping_sub(b'0');
+        if digit <= 9 && digits < 18 {
+            value = value * 10 + u64::from(digit);
+            digits += 1;
+        } else if byte == b'.' && point.is_none() && digits > 0 {
+            point = Some(digits);
+        } else {
+            return None;
+        }
+    }
+    let fraction = match point {
+        Some(whole) if whole == digits => return None,
+        Some(whole) => digits - whole,
+        None => 0,
+    };
+    let zeros = scale.checked_sub(fraction).filter(|zeros| digits > 0 && digits + zeros <= 18)?;
+    let value = value * 10_u64.pow(u32::try_from(zeros).ok()?);
+    if value >= 10_u64.pow(u32::from(precision.min(18))) {
+        return None;
+    }
+    let value = i128::from(value);
+    Some(if unsigned.len() < text.len() { -value } else { value })
+}
+
+fn long(text: &str, precision: u8, scale: i8) -> Result<i128, NoDecimal> {
     let (negative, unsigned) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text),
@@ -92,10 +130,33 @@ fn split_exponent(text: &str) -> Result<(&str, i64), NoDecimal> {
 
 #[cfg(test)]
 mod tests {
-    use super::{NoDecimal, parse};
+    use proptest::prelude::*;
+
+    use super::{NoDecimal, long, parse, short};
 
     fn check(text: &str, precision: u8, scale: i8, expect: Result<i128, NoDecimal>) {
         assert_eq!(parse(text, precision, scale), expect, "{text} as decimal({precision},{scale})");
+        assert_eq!(long(text, precision, scale), expect, "{text} as decimal({precision},{scale})");
+    }
+
+    proptest! {
+        #[test]
+        fn the_short_way_gives_what_the_long_one_gives(
+            text in "-?[0-9]{0,20}(\\.[0-9]{0,4}0{0,3})?[e.x-]?[0-9]?",
+            precision in 1_u8..=38,
+            scale in 0_i8..=20,
+        ) {
+            if let Some(value) = short(&text, precision, scale) {
+                prop_assert_eq!(long(&text, precision, scale), Ok(value), "{}", text);
+            }
+        }
+    }
+
+    #[test]
+    fn usual_numbers_go_the_short_way() {
+        for text in ["0", "-0", "12", "12.5", "-12.50", "000012.50", "9999999.99"] {
+            assert_eq!(short(text, 12, 2).ok_or(NoDecimal::Syntax), long(text, 12, 2), "{text}");
+        }
     }
 
     #[test]

@@ -31,8 +31,8 @@ pub(crate) fn date(text: &str) -> Result<i32, NoInstant> {
     let mut scan = Scan { rest: text.as_bytes() };
     let date = scan.date()?;
     scan.end()?;
-    let micros = utc_micros(date.at(0, 0, 0, 0))?;
-    i32::try_from(micros.div_euclid(86_400 * MICROS)).map_err(|_| NoInstant::Range)
+    let seconds = utc_seconds(date, 0)?;
+    i32::try_from(seconds.div_euclid(86_400)).map_err(|_| NoInstant::Range)
 }
 
 /// Microseconds since the epoch. `local`: seconds east of UTC of a text that names no offset, where that is known.
@@ -55,8 +55,11 @@ pub(crate) fn timestamp(text: &str, local: Option<i64>) -> Result<i64, NoInstant
         // RFC 3339 has no local time: "T" without an offset could be anywhere.
         (None, _) => return Err(NoInstant::Syntax),
     };
-    let time = civil::Time::new(hour, minute, second, 0).map_err(|_| NoInstant::Range)?;
-    Ok(utc_micros(date.to_datetime(time))? - offset * MICROS + micros)
+    if hour > 23 || minute > 59 || second > 59 {
+        return Err(NoInstant::Range);
+    }
+    let of_day = i64::from(hour) * 3_600 + i64::from(minute) * 60 + i64::from(second);
+    Ok((utc_seconds(date, of_day)? - offset) * MICROS + micros)
 }
 
 /// Microseconds since the epoch of seconds, milliseconds or microseconds, told apart by magnitude.
@@ -74,6 +77,20 @@ pub(crate) fn utc_micros(at: civil::DateTime) -> Result<i64, NoInstant> {
         .to_timestamp(at)
         .map(|timestamp| timestamp.as_microsecond())
         .map_err(|_| NoInstant::Range)
+}
+
+/// Seconds since the epoch of a second of a day in UTC, within what jiff has a timestamp for.
+fn utc_seconds(date: civil::Date, of_day: i64) -> Result<i64, NoInstant> {
+    // Years begin in March here, so that the day that some of them have more is their last one.
+    let (month, day) = (i64::from(date.month()), i64::from(date.day()));
+    let year = i64::from(date.year()) - i64::from(month <= 2);
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
+    // Between the 1st of March of the year 0 and 1970-01-01.
+    let days = year * 365 + leap_days + of_year - 719_468;
+    let seconds = days * 86_400 + of_day;
+    let known = jiff::Timestamp::MIN.as_second()..=jiff::Timestamp::MAX.as_second();
+    if known.contains(&seconds) { Ok(seconds) } else { Err(NoInstant::Range) }
 }
 
 /// For people.
@@ -169,7 +186,26 @@ impl Scan<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{NoInstant, date, epoch, timestamp};
+    use jiff::civil;
+
+    use super::{NoInstant, date, epoch, timestamp, utc_micros, utc_seconds};
+
+    #[test]
+    fn seconds_are_those_of_jiff_on_every_day_of_the_calendar() {
+        let mut day = civil::date(0, 1, 1);
+        loop {
+            for (time, of_day) in
+                [(civil::time(0, 0, 0, 0), 0), (civil::time(23, 59, 59, 0), 86_399)]
+            {
+                let expected = utc_micros(day.to_datetime(time)).map(|micros| micros / 1_000_000);
+                assert_eq!(utc_seconds(day, of_day), expected, "{day} {time}");
+            }
+            match day.tomorrow() {
+                Ok(next) => day = next,
+                Err(_) => break,
+            }
+        }
+    }
 
     #[test]
     fn dates_count_days_from_the_epoch() {

@@ -2,12 +2,16 @@
 //!
 //! In: the text of one record. Out: for each column of the contract the raw text of its value, borrowed from the record,
 //! and what the contract does not know, by its policy. Promise: one pass, no allocation for the usual record (names
-//! without escapes); the whole text is checked for JSON syntax; nesting costs no stack.
+//! without escapes); the whole text is checked for JSON syntax; nesting costs no stack. The usual record is read by [`scan`];
+//! what that gives up on is serde_json's, whose word on JSON is final, and its errors are what the operator reads.
 //! A member that occurs twice is refused: which of two values was meant cannot be known.
 //! Values inside of nested objects: [`nested`].
 //! Not here: what a value means ([`crate::value`]).
 
 mod nested;
+mod scan;
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -37,19 +41,11 @@ pub(crate) struct Members<'a> {
 impl<'a> Members<'a> {
     /// Splits a record. After an error the content is undefined; the next call clears it.
     pub(crate) fn split(&mut self, names: &Names, text: &'a str) -> Result<(), Reject> {
-        self.values.clear();
-        self.values.resize(names.columns.len(), None);
-        self.rest.clear();
-        self.twice = None;
-        self.unknown = None;
-        self.shape = None;
-
-        let mut json = serde_json::Deserializer::from_str(text);
-        let object = Object { members: self, names };
-        json.deserialize_map(object)
-            .and_then(|()| json.end())
-            .map_err(|error| why_no_object(text, &error))?;
-
+        self.clear(names);
+        if self.usual(names, text).is_none() {
+            self.clear(names);
+            self.by_serde(names, text)?;
+        }
         if self.twice.is_none() {
             self.twice = self.repeated_rest();
         }
@@ -65,6 +61,46 @@ impl<'a> Members<'a> {
             return Err(Reject::new(QuarantineReason::UnknownColumn, detail));
         }
         Ok(())
+    }
+
+    fn clear(&mut self, names: &Names) {
+        self.values.clear();
+        self.values.resize(names.columns.len(), None);
+        self.rest.clear();
+        self.twice = None;
+        self.unknown = None;
+        self.shape = None;
+    }
+
+    /// The members of a record with which nothing is wrong. `None`: it is not certain that this is one, and the content is
+    /// undefined.
+    fn usual(&mut self, names: &Names, text: &'a str) -> Option<()> {
+        let mut hint = 0;
+        scan::members(text, |name, value| match names.find(hint, name) {
+            Some(column) => {
+                hint = column + 1;
+                let slot = self.values.get_mut(column)?;
+                slot.replace(value).is_none().then_some(())
+            }
+            None => match (names.branch(name), names.unknown) {
+                (Some(branch), _) => nested::enter(self, names, branch, value).ok(),
+                (None, UnknownColumns::Keep) => {
+                    self.rest.push((Cow::Borrowed(name), value));
+                    Some(())
+                }
+                (None, UnknownColumns::Drop) => Some(()),
+                (None, UnknownColumns::Quarantine) => None,
+            },
+        })
+    }
+
+    /// The members of any record, or what is wrong with it.
+    fn by_serde(&mut self, names: &Names, text: &'a str) -> Result<(), Reject> {
+        let mut json = serde_json::Deserializer::from_str(text);
+        let object = Object { members: self, names };
+        json.deserialize_map(object)
+            .and_then(|()| json.end())
+            .map_err(|error| why_no_object(text, &error))
     }
 
     /// The raw value of a column, if the member is there.

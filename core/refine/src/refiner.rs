@@ -367,14 +367,15 @@ impl Refiner for ContractRefiner {
                 }
                 let system = SystemValues { ordinal, ..system };
                 let rest = row.rest.take().map(Cow::Owned);
-                columns.append(&mut row.cells, rest, system).map_err(broken)?;
+                columns.append(&mut row.cells, rest, system);
                 sources.push(at);
                 replaced += row.replaced;
             }
         }
         self.replaced.fetch_add(replaced, Ordering::Relaxed);
         debug_assert_eq!(columns.rows(), sources.len(), "one source per row");
-        let rows = RecordBatch::try_new(self.schema.clone(), columns.finish()).map_err(broken)?;
+        let columns = columns.finish().map_err(broken)?;
+        let rows = RecordBatch::try_new(self.schema.clone(), columns).map_err(broken)?;
         Ok(Refined { rows, sources, bad, dropped })
     }
 }

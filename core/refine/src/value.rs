@@ -118,14 +118,34 @@ fn parse<'a>(kind: ColumnType, raw: &'a str, time: Time<'_>) -> Result<Cell<'a>,
     }
 }
 
-pub(crate) fn integer<'a, T: std::str::FromStr>(
+pub(crate) fn integer<'a, T: std::str::FromStr + TryFrom<i64>>(
     raw: &str,
     cell: impl Fn(T) -> Cell<'a>,
 ) -> Result<Cell<'a>, NoCell> {
+    if let Some(number) = short(raw) {
+        return T::try_from(number).map(cell).map_err(|_| NoCell::Range("it is out of bounds"));
+    }
     if !is_integral(raw) {
         return Err(NoCell::Type);
     }
     raw.parse().map(cell).map_err(|_| NoCell::Range("it is out of bounds"))
+}
+
+/// An integral number of so few digits that it is in bounds whatever they are.
+fn short(raw: &str) -> Option<i64> {
+    let digits = raw.strip_prefix('-').unwrap_or(raw);
+    if digits.is_empty() || digits.len() > 18 {
+        return None;
+    }
+    let mut number = 0;
+    for byte in digits.bytes() {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        number = number * 10 + i64::from(digit);
+    }
+    Some(if digits.len() < raw.len() { -number } else { number })
 }
 
 pub(crate) fn float<T: std::str::FromStr + Copy>(
@@ -167,6 +187,9 @@ pub(crate) fn exact<'a>(text: &str, precision: u8, scale: i8) -> Result<Cell<'a>
 
 fn timestamp(raw: &str, time: Time<'_>) -> Result<i64, NoCell> {
     if is_number(raw) {
+        if let Some(number) = short(raw) {
+            return Ok(instant::epoch(number)?);
+        }
         if !is_integral(raw) {
             return Err(NoCell::Type);
         }

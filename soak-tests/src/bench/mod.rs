@@ -1,7 +1,7 @@
 //! The home of every measured claim: `garam-soak bench NAME`.
 //!
 //! A benchmark prints figures; it judges nothing and asserts no time. `ship`, `latency`, `idle` and `sink` run the real binaries beside this program;
-//! `log` and `recovery` use the log as a library, since what they measure has no command line. Figures from debug builds are labelled as
+//! `log`, `recovery` and `refine` use their rooms as a library, since what they measure has no command line. Figures from debug builds are labelled as
 //! such on stderr.
 
 mod corpus;
@@ -12,6 +12,10 @@ mod log;
 mod place;
 mod producer;
 mod recovery;
+#[cfg(feature = "bench-refine")]
+mod refine;
+#[cfg(not(feature = "bench-refine"))]
+mod refine_absent;
 mod ship;
 mod sink;
 
@@ -21,6 +25,8 @@ use std::path::Path;
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
+#[cfg(not(feature = "bench-refine"))]
+use self::refine_absent as refine;
 use crate::cli::say;
 use crate::ground::{Ground, Programs};
 use crate::rig::Rig;
@@ -41,6 +47,8 @@ pub(crate) enum Verb {
     Sink(sink::Args),
     /// Opening a log that was not closed: time and bytes, by its size and its unsealed tail
     Recovery(recovery::Args),
+    /// From blocks of the log to refined rows, beside plain DataFusion: rows a second of a core
+    Refine(refine::Args),
 }
 
 /// How an agent compresses.
@@ -87,6 +95,8 @@ pub(crate) enum Figures {
     Idle(idle::Figures),
     Log(log::Figures),
     Recovery(recovery::Figures),
+    #[cfg(feature = "bench-refine")]
+    Refine(refine::Figures),
     Sink(sink::Figures),
 }
 
@@ -103,6 +113,10 @@ pub(crate) async fn run(verb: Verb, bin_dir: Option<&Path>) -> anyhow::Result<Fi
         Verb::Log(args) => Figures::Log(log::run(args).await?),
         Verb::Sink(args) => Figures::Sink(sink::run(args, Programs::find(bin_dir)?).await?),
         Verb::Recovery(args) => Figures::Recovery(recovery::run(args).await?),
+        #[cfg(feature = "bench-refine")]
+        Verb::Refine(args) => Figures::Refine(refine::run(args).await?),
+        #[cfg(not(feature = "bench-refine"))]
+        Verb::Refine(_) => return Err(refine::refuse()),
     })
 }
 
@@ -130,6 +144,8 @@ impl fmt::Display for Figures {
             Self::Idle(figures) => figures.fmt(f),
             Self::Log(figures) => figures.fmt(f),
             Self::Recovery(figures) => figures.fmt(f),
+            #[cfg(feature = "bench-refine")]
+            Self::Refine(figures) => figures.fmt(f),
             Self::Sink(figures) => figures.fmt(f),
         }
     }

@@ -42,7 +42,19 @@ const ROOMS: [(&str, &[&str]); 15] = [
     ("fuzz", &["proto", "disk", "faulty-disk", "agent", "log", "meta", "core"]),
     (
         "soak-tests",
-        &["proto", "disk", "agent", "log", "meta", "stage", "refine", "flow", "sink", "core"],
+        &[
+            "proto",
+            "disk",
+            "agent",
+            "log",
+            "meta",
+            "stage",
+            "refine",
+            "refine-sql",
+            "flow",
+            "sink",
+            "core",
+        ],
     ),
 ];
 

@@ -2,17 +2,19 @@
 //!
 //! In: declarations, and the place where the newest snapshots are. Out: [`Lookup`],
 //! a snapshot with an index by key, made once and kept until the snapshot is another.
-//! Promise: a batch sees one state of all its tables. Not here: reading, refreshing, checking that keys are unique.
+//! Promise: a batch sees one state of all its tables. The index: [`keys`]. Not here: reading, refreshing, checking that keys are unique.
 
-use std::collections::HashMap;
+mod keys;
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow_array::{Array as _, ArrayRef, RecordBatch, UInt32Array};
-use arrow_row::{Row, RowConverter, SortField};
 use arrow_schema::ArrowError;
 use arrow_select::concat::concat;
 use garam_stage::dimension::{Dimension, Missing, Snapshot, SnapshotId, Snapshots};
 use garam_stage::{Failure, FailureKind};
+
+use keys::{Keys, NoIndex};
 
 /// What may be joined, and where the newest rows of it are.
 #[derive(Debug, Clone, Default)]
@@ -35,8 +37,7 @@ pub(crate) struct Lookup {
     name: String,
     /// Those of the snapshot, and behind them the row that stands in for a missing one, where one does.
     pub(crate) rows: RecordBatch,
-    keys: RowConverter,
-    places: HashMap<Box<[u8]>, u32>,
+    keys: Keys,
     missing: Missing,
 }
 
@@ -97,31 +98,27 @@ impl Lookup {
             rows.column_by_name(name).cloned().ok_or_else(|| other(format!("no column {name}")))
         };
         let columns = table.key.iter().map(column).collect::<Result<Vec<ArrayRef>, _>>()?;
-        let fields = columns.iter().map(|column| SortField::new(column.data_type().clone()));
-        let keys = RowConverter::new(fields.collect())?;
-        let encoded = keys.convert_columns(&columns)?;
-        let mut places = HashMap::with_capacity(rows.num_rows());
-        for (place, key) in (0_u32..).zip(encoded.iter()) {
-            if places.insert(Box::from(key.as_ref()), place).is_some() {
-                return Err(other(format!("its key is there twice, in row {place}")));
-            }
-        }
+        let keys = Keys::new(&columns).map_err(|none| match none {
+            NoIndex::Arrow(error) => error,
+            NoIndex::Twice(place) => other(format!("its key is there twice, in row {place}")),
+        })?;
         let rows = match table.missing {
             Missing::Default => with_default(rows, &table.default_row)?,
             Missing::Null | Missing::Quarantine => rows.clone(),
         };
         let (name, missing) = (table.name.clone(), table.missing);
-        Ok(Self { id, name, rows, keys, places, missing })
+        Ok(Self { id, name, rows, keys, missing })
     }
 
     /// The place of each key's row, by the policy for missing ones; none where there is none or a part of the key is null.
     pub(crate) fn places(&self, keys: &[ArrayRef]) -> Result<UInt32Array, NoPlace> {
-        let encoded = self.keys.convert_columns(keys)?;
         let last = self.rows.num_rows().checked_sub(1).and_then(|last| u32::try_from(last).ok());
         let default = last.filter(|_| self.missing == Missing::Default);
-        // No key is null, so the encoding of a null is in no place.
-        let place = |key: Row<'_>| self.places.get(key.as_ref()).copied().or(default);
-        let places: UInt32Array = encoded.iter().map(place).collect();
+        let mut places = self.keys.places(keys)?;
+        if default.is_some() {
+            places.iter_mut().for_each(|place| *place = place.or(default));
+        }
+        let places = UInt32Array::from(places);
         if self.missing == Missing::Quarantine && places.null_count() > 0 {
             return Err(NoPlace::NoRow(self.name.clone()));
         }

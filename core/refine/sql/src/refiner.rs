@@ -5,11 +5,11 @@
 
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array};
+use arrow_array::builder::BooleanBufferBuilder;
+use arrow_array::{ArrayRef, BooleanArray, RecordBatch};
 use arrow_schema::{ArrowError, Schema, SchemaRef};
 use arrow_select::concat::concat_batches;
-use arrow_select::filter::filter_record_batch;
-use arrow_select::take::take;
+use arrow_select::filter::{FilterBuilder, filter_record_batch};
 use garam_stage::{
     BadRecord, Dimension, DropReason, Failure, FailureKind, Missing, QuarantineReason, RawBlock,
     RecordRef, Refined, Refiner, system,
@@ -107,13 +107,15 @@ impl SqlRefiner {
             [one] => one.clone(),
             parts => concat_batches(&self.steps.output(), parts)?,
         };
-        let all_passed = found.passed.len() == rows.num_rows();
-        let indices = UInt32Array::from(if all_passed { Vec::new() } else { found.passed.clone() });
-        let carried = self.system.iter().map(|&index| {
-            let column = rows.column(index);
-            if all_passed { Ok(Arc::clone(column)) } else { take(column, &indices, None) }
-        });
-        let carried = carried.collect::<Result<Vec<ArrayRef>, _>>()?;
+        let carried = self.system.iter().map(|&index| Arc::clone(rows.column(index)));
+        let carried: Vec<ArrayRef> = if found.passed.len() == rows.num_rows() {
+            carried.collect()
+        } else {
+            // Runs of rows that passed are copied as such.
+            let mask = mask(&found.passed, rows.num_rows());
+            let by = FilterBuilder::new(&mask).optimize().build();
+            carried.map(|column| by.filter(&column)).collect::<Result<_, _>>()?
+        };
         let columns = own.columns().iter().cloned().chain(carried).collect();
         RecordBatch::try_new(Arc::clone(&self.schema), columns)
     }
@@ -129,9 +131,9 @@ impl std::fmt::Debug for SqlRefiner {
 #[derive(Default)]
 struct Found {
     parts: Vec<RecordBatch>,
-    /// The row behind each row of `parts`.
+    /// The row behind each row of `parts`, in order.
     passed: Vec<u32>,
-    /// Rows that fail alone, and why.
+    /// Rows that fail alone, and why, in order.
     bad: Vec<(usize, QuarantineReason, String)>,
 }
 
@@ -151,20 +153,24 @@ impl Refiner for SqlRefiner {
         let mut found = Found::default();
         self.isolate(&rows, &tables, 0, &mut found);
         let refined = self.assemble(&rows, &found).map_err(broken)?;
-        let mut fates = vec![Fate::Filtered; sources.len()];
-        for &row in &found.passed {
-            set(&mut fates, row as usize, Fate::Passed);
-        }
-        for (row, reason, detail) in found.bad {
-            set(&mut fates, row, Fate::Bad(reason, detail));
-        }
         let mut kept: Vec<RecordRef> = Vec::with_capacity(found.passed.len());
         // A record has one fate: put aside with one of its rows, else delivered with one of them.
         let mut keep: Vec<bool> = Vec::with_capacity(found.passed.len());
-        let mut rest = sources.iter().zip(fates).peekable();
-        while let Some((&at, mut fate)) = rest.next() {
+        let mut passed = found.passed.into_iter().peekable();
+        let mut failed = found.bad.into_iter().peekable();
+        let fates = (0_u32..).zip(sources).map(|(row, at)| {
+            let bad = failed.next_if(|bad| bad.0 == row as usize);
+            let fate = match (passed.next_if_eq(&row), bad) {
+                (Some(_), _) => Fate::Passed,
+                (None, Some((_, reason, detail))) => Fate::Bad(reason, detail),
+                (None, None) => Fate::Filtered,
+            };
+            (at, fate)
+        });
+        let mut rest = fates.peekable();
+        while let Some((at, mut fate)) = rest.next() {
             let mut passed = usize::from(matches!(fate, Fate::Passed));
-            while let Some((_, other)) = rest.next_if(|(next, _)| **next == at) {
+            while let Some((_, other)) = rest.next_if(|(next, _)| *next == at) {
                 passed += usize::from(matches!(other, Fate::Passed));
                 fate = fate.and(other);
             }
@@ -211,10 +217,14 @@ fn broken(error: ArrowError) -> Failure {
     Failure::new(FailureKind::Internal, "cannot build a batch of refined rows").because(error)
 }
 
-fn set(fates: &mut [Fate], row: usize, fate: Fate) {
-    if let Some(place) = fates.get_mut(row) {
-        *place = fate;
+/// Which of so many rows passed.
+fn mask(passed: &[u32], rows: usize) -> BooleanArray {
+    let mut mask = BooleanBufferBuilder::new(rows);
+    mask.append_n(rows, false);
+    for &row in passed {
+        mask.set_bit(row as usize, true);
     }
+    BooleanArray::new(mask.finish(), None)
 }
 
 /// The error as an operator reads it, never longer than a record should keep.
