@@ -362,7 +362,7 @@ impl Refiner for ContractRefiner {
                 let ordinal = i32::from(!row.gone.is_empty());
                 if ordinal > 0 {
                     let gone = SystemValues { op: Some(Op::Delete), ..system };
-                    columns.append(&mut row.gone, None, gone).map_err(broken)?;
+                    columns.append(&mut row.gone, None, gone);
                     sources.push(at);
                 }
                 let system = SystemValues { ordinal, ..system };

@@ -110,7 +110,7 @@ async fn a_table_follows_inserts_updates_deletes_and_changed_keys_over_a_restart
     let [first, second] = story();
     tell(&core, std::slice::from_ref(&first)).await;
     let core = core.restart().await;
-    let identity = core.identity("db-1");
+    let identity = core.folder.path().join("db-1");
     let mut agent = Client::connect(core.app.gateway_addr(), &identity).await.unwrap();
     agent.claim(1, 1, "shop").await.unwrap();
     agent.push(1, 1, 1, first.len() as u128, &second).await;

@@ -237,8 +237,12 @@ async fn what_a_crash_left_half_done_is_not_finished_by_another_plan() {
 
     let (mut destination, cursor) = files.next_owner().await;
     let mut other = batch(&cursor, &rows(0..60));
+    // Asked before the other plan puts anything aside, and again with the rows.
+    let unasked = destination.admits(&cursor, PlanId(0xABC)).unwrap_err();
+    destination.admits(&cursor, other.to.plan).unwrap();
     other.to.plan = PlanId(0xABC);
     let failure = destination.write(&other).await.unwrap_err();
+    assert_eq!((failure.kind, failure.to_string()), (unasked.kind, unasked.to_string()));
     assert_eq!(failure.kind, FailureKind::Cursor);
     assert_eq!(
         failure.to_string(),
