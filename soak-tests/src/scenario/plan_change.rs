@@ -128,7 +128,7 @@ async fn play(args: &Args, rig: &mut Rig) -> anyhow::Result<Report> {
     let writing = tokio::spawn(write(paths, args.rate, stopping));
     let mut now = LAST;
     // A kill does not always meet a batch: it goes on until one has, within bounds.
-    while Instant::now() < end || (finished(rig)? == 0 && Instant::now() < end + HEALING) {
+    while Instant::now() < end || (finished(rig)? == 0 && Instant::now() < end + 3 * HEALING) {
         now = change(rig, now, &mut rng, &mut report).await?;
         sleep(Duration::from_millis(rng.u64(50..800))).await;
     }
